@@ -1,0 +1,2 @@
+//! slotvmm
+fn main() {}
