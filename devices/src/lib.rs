@@ -1,1 +1,23 @@
-//! devices
+//! The emulated devices of slotvmm.
+//!
+//! No KVM, no network configuration, and nothing opened by name: handles arrive open, guest memory
+//! arrives mapped, interrupts leave through a trait. Everything here runs on any machine, and is
+//! tested there with [`testing`]'s guest-side driver.
+
+#![deny(unsafe_code)]
+
+pub mod blk;
+pub mod bus;
+pub mod device;
+pub mod disk;
+pub mod fault;
+pub mod interrupt;
+pub mod legacy;
+pub mod net;
+pub mod registry;
+pub mod rng;
+pub mod state;
+#[cfg(feature = "test-utils")]
+pub mod testing;
+pub mod transport;
+pub mod worker;

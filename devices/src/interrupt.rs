@@ -1,0 +1,15 @@
+//! How a device reaches its driver; the transport implements it.
+
+/// Interrupts towards the guest driver, and the report of a fault. Called from any thread.
+pub trait Interrupt: Send + Sync {
+    /// Tells the driver that `queue` has used descriptors. The caller has already asked the queue
+    /// whether the driver wants to know (`Queue::needs_notification`).
+    fn signal_queue(&self, queue: u16);
+
+    /// Tells the driver that the device configuration changed.
+    fn signal_config(&self);
+
+    /// Sets `DEVICE_NEEDS_RESET` (virtio 1.2 §2.1.2) and tells the driver. The device leaves its
+    /// queues alone from then on, until the driver resets it.
+    fn needs_reset(&self);
+}

@@ -1,0 +1,135 @@
+//! From configuration to device: one match arm per kind of device, and nothing else knows them all.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+
+use crate::blk::{Blk, BlkConfig};
+use crate::device::{DeviceId, VirtioDevice};
+use crate::net::{Net, NetConfig, Tap};
+use crate::rng::{Rng, RngConfig};
+use crate::state::{StateBlob, StateError};
+
+/// Place of a device on the machine: its register page and interrupt, and its turn in the guest's
+/// probe order. 0 to [`MAX_POSITION`]; unique per machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Position(pub u8);
+
+/// Highest position: every device has an I/O APIC pin of its own.
+pub const MAX_POSITION: u8 = 15;
+
+/// One virtio device of a machine.
+#[derive(Debug, Clone)]
+pub enum DeviceConfig {
+    /// A disk.
+    Blk(BlkConfig),
+    /// A network card.
+    Net(NetConfig),
+    /// An entropy source.
+    Rng(RngConfig),
+}
+
+impl DeviceConfig {
+    /// The device's name.
+    pub fn id(&self) -> &DeviceId {
+        match self {
+            Self::Blk(config) => &config.id,
+            Self::Net(config) => &config.id,
+            Self::Rng(config) => &config.id,
+        }
+    }
+
+    /// The device's place.
+    pub fn position(&self) -> Position {
+        match self {
+            Self::Blk(config) => config.position,
+            Self::Net(config) => config.position,
+            Self::Rng(config) => config.position,
+        }
+    }
+
+    /// Builds the device, taking its handles out of `host`. `saved` is its state from a snapshot,
+    /// or nothing at boot.
+    ///
+    /// # Errors
+    /// When a handle is missing or unfit, or the saved state is not accepted.
+    pub fn build(&self, host: &mut HostHandles, saved: Option<StateBlob>) -> Result<Box<dyn VirtioDevice>, BuildError> {
+        Ok(match self {
+            Self::Blk(config) => Box::new(Blk::build(config, host.take_disk(&config.id)?, saved)?),
+            Self::Net(config) => Box::new(Net::build(config, host.take_taps(&config.id)?, saved)?),
+            Self::Rng(config) => Box::new(Rng::build(config, saved)?),
+        })
+    }
+}
+
+/// The open host resources of a machine, by the device they belong to. Devices open nothing by
+/// name.
+#[derive(Debug, Default)]
+pub struct HostHandles {
+    disks: BTreeMap<DeviceId, File>,
+    taps: BTreeMap<DeviceId, Vec<Tap>>,
+}
+
+impl HostHandles {
+    /// Adds the open image of a disk.
+    pub fn add_disk(&mut self, id: DeviceId, file: File) {
+        self.disks.insert(id, file);
+    }
+
+    /// Adds the open queues of a tap, one per queue pair.
+    pub fn add_taps(&mut self, id: DeviceId, taps: Vec<Tap>) {
+        self.taps.insert(id, taps);
+    }
+
+    fn take_disk(&mut self, id: &DeviceId) -> Result<File, BuildError> {
+        self.disks
+            .remove(id)
+            .ok_or_else(|| BuildError::NoHandle { id: id.clone(), handle: "disk image" })
+    }
+
+    fn take_taps(&mut self, id: &DeviceId) -> Result<Vec<Tap>, BuildError> {
+        self.taps
+            .remove(id)
+            .ok_or_else(|| BuildError::NoHandle { id: id.clone(), handle: "tap" })
+    }
+}
+
+/// Why a device was not built.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// The caller did not open what the device needs.
+    #[error("Device {id}: no {handle} was opened for it")]
+    NoHandle {
+        /// The device.
+        id: DeviceId,
+        /// What is missing.
+        handle: &'static str,
+    },
+    /// A handle is open but unfit.
+    #[error("Device {id}: {reason}")]
+    Unfit {
+        /// The device.
+        id: DeviceId,
+        /// What is wrong and what was expected.
+        reason: String,
+    },
+    /// The host refused something.
+    #[error("Device {id}: failed to {action}")]
+    Host {
+        /// The device.
+        id: DeviceId,
+        /// What was being done.
+        action: &'static str,
+        /// What the host said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The saved state was not accepted.
+    #[error("Device {id}: saved state was not accepted")]
+    State {
+        /// The device.
+        id: DeviceId,
+        /// Why.
+        #[source]
+        source: StateError,
+    },
+}

@@ -1,0 +1,39 @@
+//! What a machine is made of: fully resolved, no defaults left to guess, no host handle in it.
+
+use devices::registry::DeviceConfig;
+use uuid::Uuid;
+
+use crate::boot::BootConfig;
+
+/// A virtual machine, as `Vm::boot` takes it. Checked by [`VmConfig::validate`](crate::validate).
+#[derive(Debug, Clone)]
+pub struct VmConfig {
+    /// The slot's name; thread names and SMBIOS carry it.
+    pub name: String,
+    /// vCPUs, 1 to [`MAX_VCPUS`].
+    pub vcpus: u8,
+    /// Guest RAM in MiB, [`MIN_RAM_MIB`](crate::memory::layout::MIN_RAM_MIB) to
+    /// [`MAX_RAM_MIB`](crate::memory::layout::MAX_RAM_MIB).
+    pub memory_mib: u64,
+    /// Identity of the machine: SMBIOS system UUID.
+    pub uuid: Uuid,
+    /// Kernel, initrd and parameters.
+    pub boot: BootConfig,
+    /// How the guest finds its virtio devices.
+    pub discovery: Discovery,
+    /// Devices, in any order: each says its own position.
+    pub devices: Vec<DeviceConfig>,
+}
+
+/// Most vCPUs of a machine: APIC ids stay below 255, the limit of xAPIC.
+pub const MAX_VCPUS: u8 = 254;
+
+/// How the guest is told where its virtio-mmio devices are. Never both at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Discovery {
+    /// `LNRO0005` devices in the DSDT: works with every distribution kernel.
+    #[default]
+    Acpi,
+    /// `virtio_mmio.device=` parameters, for kernels built with `VIRTIO_MMIO_CMDLINE_DEVICES`.
+    Cmdline,
+}
