@@ -1,2 +1,6 @@
 //! slotvmm
+#![forbid(unsafe_code)]
+mod args;
+mod config;
+mod exit;
 fn main() {}

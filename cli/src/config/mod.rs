@@ -1,0 +1,28 @@
+//! The configuration directory: `host.toml` and one file per slot, TOML or JSON.
+//!
+//! ```text
+//! text ──toml/json──▶ node ──reader──▶ SlotFile, HostFile ──crate::resolve──▶ Slot
+//! ```
+//!
+//! A file is read completely before anything is reported, so one run names every problem in it.
+//! Unknown keys are problems. Defaults are not applied here: [`crate::resolve`] does that.
+
+mod host;
+mod json;
+mod load;
+mod node;
+mod problem;
+mod reader;
+mod slot;
+#[cfg(test)]
+mod tests;
+mod toml;
+mod values;
+
+pub(crate) use host::HostFile;
+pub(crate) use load::{ConfigDir, ConfigError, LoadedSlot};
+pub(crate) use problem::{Located, Problem};
+pub(crate) use slot::{
+    BootFile, Common, DataFile, DiskFile, DiskTuning, NetFile, Setting, SlotFile,
+};
+pub(crate) use values::{AbsolutePath, Discovery, Engine, Identity};

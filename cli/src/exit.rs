@@ -1,0 +1,73 @@
+//! The exit codes of `slotvmm`, documented in `docs/exit-codes.md`. Scripts and unit files rely on
+//! them: a number never changes its meaning.
+
+use std::process::ExitCode;
+
+/// How a command ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Exit {
+    /// The guest powered off, or the command did what it was asked.
+    Success = 0,
+    /// An error that no other code names.
+    Failed = 1,
+    /// The command line is wrong.
+    Usage = 2,
+    /// The guest asked for a reboot.
+    Reboot = 10,
+    /// The guest's kernel panicked.
+    Panic = 20,
+    /// The guest's processor gave up.
+    TripleFault = 21,
+    /// The guest was stopped hard.
+    Stopped = 22,
+    /// The configuration or the bootstrap is not usable.
+    Config = 30,
+    /// The host lacks something, or withholds it.
+    Host = 31,
+    /// Someone else uses a disk.
+    DiskLocked = 32,
+    /// KVM on this host can not run the guest.
+    CannotRun = 33,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALL: [Exit; 11] = [
+        Exit::Success,
+        Exit::Failed,
+        Exit::Usage,
+        Exit::Reboot,
+        Exit::Panic,
+        Exit::TripleFault,
+        Exit::Stopped,
+        Exit::Config,
+        Exit::Host,
+        Exit::DiskLocked,
+        Exit::CannotRun,
+    ];
+
+    #[test]
+    fn every_code_is_in_the_documented_table() {
+        let table = include_str!("../../docs/exit-codes.md");
+        for exit in ALL {
+            let row = format!("| {} |", exit as u8);
+            assert!(
+                table.contains(&row),
+                "docs/exit-codes.md has no row for {exit:?}"
+            );
+        }
+        let rows = table
+            .lines()
+            .filter(|line| line.starts_with("| ") && !line.starts_with("| code"));
+        assert_eq!(rows.count(), ALL.len());
+    }
+}
