@@ -13,6 +13,7 @@ pub mod disk;
 pub mod fault;
 pub mod interrupt;
 pub mod legacy;
+pub mod log_limit;
 pub mod net;
 pub mod registry;
 pub mod rng;
