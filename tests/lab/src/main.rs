@@ -1,2 +1,23 @@
-//! lab
-fn main() {}
+//! `cargo lab`: parse, dispatch, print the error chain.
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use lab::args::{Cli, Command};
+use lab::commands;
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().command {
+        Command::Env => commands::env(),
+        Command::Fetch => commands::fetch(),
+        Command::Run { machine, command } => commands::run(machine, command),
+        Command::Shell { machine } => commands::shell(machine),
+    };
+    done.map_or_else(
+        |error| {
+            eprintln!("cargo lab: {error:#}");
+            ExitCode::FAILURE
+        },
+        ExitCode::from,
+    )
+}

@@ -1,0 +1,51 @@
+//! `run` and `shell`: any command in the lab.
+
+use std::ffi::OsString;
+
+use anyhow::Result;
+
+use super::workspace;
+use crate::args::MachineArgs;
+use crate::cache::Cache;
+use crate::host::{Host, Job, Limits, Terminal, Timing};
+use crate::tools::Tools;
+
+/// Runs `command` in the lab and returns its exit status. `SLOTVMM_BIN` names the workspace's
+/// program when it is built and the caller names no other.
+///
+/// # Errors
+/// When the lab itself fails.
+pub fn run(machine: MachineArgs, command: Vec<OsString>) -> Result<u8> {
+    in_lab(machine, command, Terminal::Stream)
+}
+
+/// Opens a shell in the lab and returns its exit status.
+///
+/// # Errors
+/// When the lab itself fails.
+pub fn shell(machine: MachineArgs) -> Result<u8> {
+    in_lab(machine, vec!["sh".into()], Terminal::Interactive)
+}
+
+fn in_lab(machine: MachineArgs, command: Vec<OsString>, terminal: Terminal) -> Result<u8> {
+    let cache = Cache::open()?;
+    let tools = Tools::ensure(&cache)?;
+    let mut job = Job::new(command)?;
+    if job.variable("SLOTVMM_BIN").is_none()
+        && let Some(program) = workspace::program("slotvmm")?
+    {
+        job = job.with_variable("SLOTVMM_BIN", program.to_string_lossy());
+    }
+    job.limits = Limits {
+        cpus: machine.cpus,
+        memory_mib: machine.mem,
+        timeout: machine.timeout,
+    };
+    job.timing = if machine.icount {
+        Timing::Instructions
+    } else {
+        Timing::Wall
+    };
+    job.terminal = terminal;
+    Host::open(&cache, &tools)?.run(&job)
+}

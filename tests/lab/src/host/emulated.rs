@@ -1,0 +1,249 @@
+//! Running a job in the emulated host: one emulator process per job, gone when the job is.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::fd::{AsFd as _, AsRawFd as _};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::{Child, Stdio};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use rustix::io::{FdFlags, fcntl_setfd};
+use tempfile::TempDir;
+
+use super::job::{Job, Terminal, Timing};
+use super::l1::Image;
+use super::qemu::{Channel, Machine};
+use crate::cache::Cache;
+use crate::process;
+use crate::progress;
+use crate::sys;
+use crate::tools::Tools;
+
+/// Size of the scratch disk. The image is sparse.
+const SCRATCH_BYTES: u64 = 32 << 30;
+
+/// How often the emulator is looked at. Its output does not wait for this.
+const POLL: Duration = Duration::from_millis(20);
+
+/// Status of a job that was killed at its timeout, as `timeout(1)` has it.
+const TIMED_OUT: u8 = 124;
+
+pub(super) fn run(cache: &Cache, tools: &Tools, job: &Job) -> Result<u8> {
+    let image = Image::ensure(cache, tools)?;
+    let run_dir = run_directory(cache)?;
+    prepare(&image, tools, job, run_dir.path())?;
+    let machine = |channel| {
+        Machine {
+            limits: job.limits,
+            timing: job.timing,
+            vmlinux: &image.kernel.vmlinux(),
+            initrd: &image.initrd(),
+            run_dir: run_dir.path(),
+            channel,
+        }
+        .arguments()
+    };
+    let mut emulator = tools.command("qemu-system-x86_64");
+    sys::die_with_parent(&mut emulator);
+    let ended = match job.terminal {
+        Terminal::Interactive => {
+            emulator.args(machine(Channel::Terminal));
+            wait(
+                emulator.spawn().context("Cannot start the emulator")?,
+                job.limits.timeout,
+            )?
+        }
+        Terminal::Stream => {
+            let (out, err) = (Stream::new()?, Stream::new()?);
+            let channel = Channel::Sockets {
+                out: out.number(),
+                err: err.number(),
+            };
+            emulator.args(machine(channel)).stdin(Stdio::null());
+            let child = emulator.spawn().context("Cannot start the emulator")?;
+            let pumps = [out.pump(io::stdout()), err.pump(io::stderr())];
+            let ended = wait(child, job.limits.timeout);
+            pumps.into_iter().for_each(|pump| drop(pump.join()));
+            ended?
+        }
+    };
+    verdict(ended, run_dir.path(), job)
+}
+
+/// How the emulator went.
+enum Ended {
+    Itself,
+    AtTimeout,
+}
+
+fn verdict(ended: Ended, run_dir: &Path, job: &Job) -> Result<u8> {
+    if matches!(ended, Ended::AtTimeout) {
+        progress::note(&format!("Killed after {} s", job.limits.timeout.as_secs()));
+        return Ok(TIMED_OUT);
+    }
+    let status = fs::read_to_string(run_dir.join("status")).unwrap_or_default();
+    if let Ok(status) = status.trim().parse() {
+        return Ok(status);
+    }
+    let console = fs::read(run_dir.join("console.log")).unwrap_or_default();
+    bail!(
+        "The emulated host ended without a status; its console ends with\n{}",
+        process::tail(&String::from_utf8_lossy(&console), 30)
+    )
+}
+
+/// A directory for this run, after removing those of labs that were killed.
+fn run_directory(cache: &Cache) -> Result<TempDir> {
+    let runs = cache.root().join("runs");
+    fs::create_dir_all(&runs)?;
+    let _lock = cache.lock("runs")?;
+    for entry in fs::read_dir(&runs)? {
+        let path = entry?.path();
+        let name = path
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
+        let owner = name.split('-').next().unwrap_or_default().to_owned();
+        if !Path::new("/proc").join(owner).exists() {
+            let _gone = fs::remove_dir_all(&path);
+        }
+    }
+    tempfile::Builder::new()
+        .prefix(&format!("{}-", std::process::id()))
+        .tempdir_in(&runs)
+        .context("Cannot create a directory for the run")
+}
+
+/// Writes what the host reads from the run directory.
+fn prepare(image: &Image, tools: &Tools, job: &Job, run_dir: &Path) -> Result<()> {
+    fs::copy(image.insmod_order(), run_dir.join("modules"))?;
+    let path = format!(
+        "{}:{}",
+        job.variable("PATH").unwrap_or("/usr/sbin:/usr/bin"),
+        tools.bin().display()
+    );
+    let job = &job.clone().with_variable("PATH", path.clone());
+    let mut script = host_script(image, tools, job, &path);
+    let mut job_script = String::new();
+    if job.timing == Timing::Instructions {
+        // A wait on the shared root makes counted time jump, so the program lies in memory.
+        if let Some(program) = job.variable("SLOTVMM_BIN") {
+            script = format!(
+                "@BUSYBOX@ cp {} /run/slotvmm\n{script}",
+                process::quoted(program)
+            )
+            .replace("@BUSYBOX@", &tools.busybox().to_string_lossy());
+            job_script.push_str(
+                &job.clone()
+                    .with_variable("SLOTVMM_BIN", "/run/slotvmm")
+                    .script(),
+            );
+        }
+    }
+    if job_script.is_empty() {
+        job_script = job.script();
+    }
+    fs::write(
+        run_dir.join("job.sh"),
+        format!("export LAB_SCRATCH=/mnt/lab-scratch LAB_MODE=emulated\n{job_script}"),
+    )?;
+    fs::write(run_dir.join("host.sh"), script)?;
+    let scratch = run_dir.join("scratch.img");
+    File::create(&scratch)?.set_len(SCRATCH_BYTES)?;
+    process::output(
+        tools
+            .command("mkfs.xfs")
+            .args(["-q", "-m", "reflink=1"])
+            .arg(&scratch),
+    )?;
+    Ok(())
+}
+
+fn host_script(image: &Image, tools: &Tools, job: &Job, path: &str) -> String {
+    let (terminal, stty) = match job.terminal {
+        Terminal::Interactive => ("yes", terminal_size()),
+        Terminal::Stream => ("no", String::new()),
+    };
+    [
+        ("@BUSYBOX@", tools.busybox().to_string_lossy().into_owned()),
+        ("@PATH@", path.to_owned()),
+        (
+            "@MODULES@",
+            image.kernel.modules_dir().to_string_lossy().into_owned(),
+        ),
+        (
+            "@INSMOD@",
+            image.insmod_dir().to_string_lossy().into_owned(),
+        ),
+        ("@TERMINAL@", terminal.to_owned()),
+        ("@STTY@", stty),
+    ]
+    .iter()
+    .fold(
+        include_str!("l1-host.sh").to_owned(),
+        |text, (mark, value)| text.replace(mark, value),
+    )
+}
+
+/// The terminal's size as `stty` takes it.
+fn terminal_size() -> String {
+    rustix::termios::tcgetwinsize(io::stdout()).map_or(String::new(), |size| {
+        format!("rows {} cols {}", size.ws_row, size.ws_col)
+    })
+}
+
+/// One of the job's output streams: our end and the emulator's.
+struct Stream {
+    ours: UnixStream,
+    theirs: UnixStream,
+}
+
+impl Stream {
+    fn new() -> Result<Self> {
+        let (ours, theirs) = UnixStream::pair().context("Cannot make a socket pair")?;
+        fcntl_setfd(theirs.as_fd(), FdFlags::empty()).context("Cannot pass on a socket")?;
+        Ok(Self { ours, theirs })
+    }
+
+    fn number(&self) -> i32 {
+        self.theirs.as_raw_fd()
+    }
+
+    /// Copies what comes to `to`, as it comes, until the emulator closes its end.
+    fn pump(self, mut to: impl Write + Send + 'static) -> JoinHandle<io::Result<()>> {
+        let Self { mut ours, theirs } = self;
+        drop(theirs);
+        thread::spawn(move || {
+            let mut buffer = vec![0_u8; 64 << 10];
+            loop {
+                let count = io::Read::read(&mut ours, &mut buffer)?;
+                let Some(bytes) = buffer.get(..count).filter(|bytes| !bytes.is_empty()) else {
+                    return Ok(());
+                };
+                to.write_all(bytes)?;
+                to.flush()?;
+            }
+        })
+    }
+}
+
+fn wait(mut child: Child, timeout: Duration) -> Result<Ended> {
+    let deadline = Instant::now() + timeout;
+    while child
+        .try_wait()
+        .context("Cannot wait for the emulator")?
+        .is_none()
+    {
+        if Instant::now() >= deadline {
+            child.kill().context("Cannot kill the emulator")?;
+            child.wait()?;
+            return Ok(Ended::AtTimeout);
+        }
+        thread::sleep(POLL);
+    }
+    Ok(Ended::Itself)
+}

@@ -1,0 +1,162 @@
+//! A command to run in the lab, with its surroundings.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+use crate::process::quoted;
+
+/// How big the emulated machine is and how long it may run. A real machine is as big as it is.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Processors.
+    pub cpus: u8,
+    /// Memory in MiB.
+    pub memory_mib: u32,
+    /// Time after which the job is killed.
+    pub timeout: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            cpus: 2,
+            memory_mib: 4096,
+            timeout: Duration::from_secs(600),
+        }
+    }
+}
+
+/// What time means in the emulated machine.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Timing {
+    /// The wall clock.
+    #[default]
+    Wall,
+    /// One instruction is one nanosecond, on one processor: repeatable counts.
+    Instructions,
+}
+
+/// What the job's standard streams are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Terminal {
+    /// Output passed on as it comes, no input.
+    #[default]
+    Stream,
+    /// The lab's own terminal.
+    Interactive,
+}
+
+/// A command to run in the lab.
+#[derive(Clone, Debug)]
+pub struct Job {
+    /// Program and arguments.
+    pub command: Vec<OsString>,
+    /// Working directory.
+    pub directory: PathBuf,
+    /// Environment, in place of the lab's own.
+    pub environment: Vec<(String, String)>,
+    /// Size and time limits.
+    pub limits: Limits,
+    /// What time means.
+    pub timing: Timing,
+    /// Where input and output go.
+    pub terminal: Terminal,
+}
+
+/// Variables that describe the caller's shell rather than the job.
+const NOT_PASSED: [&str; 5] = ["PWD", "OLDPWD", "SHLVL", "_", "TMPDIR"];
+
+impl Job {
+    /// A job that runs `command` in the current directory and environment.
+    ///
+    /// # Errors
+    /// When there is no current directory.
+    pub fn new<W: Into<OsString>>(command: impl IntoIterator<Item = W>) -> Result<Self> {
+        let environment = std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+            .filter(|(name, _)| !NOT_PASSED.contains(&name.as_str()) && is_identifier(name))
+            .collect();
+        Ok(Self {
+            command: command.into_iter().map(Into::into).collect(),
+            directory: std::env::current_dir().context("Cannot tell the current directory")?,
+            environment,
+            limits: Limits::default(),
+            timing: Timing::default(),
+            terminal: Terminal::default(),
+        })
+    }
+
+    /// The job with the variable `name` set to `value`.
+    #[must_use]
+    pub fn with_variable(mut self, name: &str, value: impl Into<String>) -> Self {
+        self.environment.retain(|(known, _)| known != name);
+        self.environment.push((name.to_owned(), value.into()));
+        self
+    }
+
+    /// The value of the variable `name`.
+    #[must_use]
+    pub fn variable(&self, name: &str) -> Option<&str> {
+        self.environment
+            .iter()
+            .find(|(known, _)| known == name)
+            .map(|(_, value)| value.as_str())
+    }
+
+    /// The job as a shell script: environment, directory, then the command in the shell's place.
+    #[must_use]
+    pub fn script(&self) -> String {
+        let exports: String = self
+            .environment
+            .iter()
+            .map(|(name, value)| format!("export {name}={}\n", quoted(value)))
+            .collect();
+        let words: Vec<String> = self
+            .command
+            .iter()
+            .map(|word| quoted(&word.to_string_lossy()))
+            .collect();
+        let directory = quoted(&self.directory.to_string_lossy());
+        format!(
+            "{exports}cd {directory} || exit 125\nexec {}\n",
+            words.join(" ")
+        )
+    }
+}
+
+/// True when a shell can export a variable of this name.
+fn is_identifier(name: &str) -> bool {
+    name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+        && !name.starts_with(|c: char| c.is_ascii_digit())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+    use crate::process;
+
+    #[test]
+    fn script_runs_the_command_with_its_environment() {
+        let mut job = Job::new(["sh", "-c", "printf '%s|%s' \"$GREETING\" \"$PWD\""])
+            .unwrap()
+            .with_variable("GREETING", "it's me\n");
+        job.directory = "/".into();
+        let printed = process::output(Command::new("sh").args(["-c", &job.script()])).unwrap();
+        assert_eq!(printed, "it's me\n|/");
+    }
+
+    #[test]
+    fn later_value_of_a_variable_wins() {
+        let job = Job::new(["true"])
+            .unwrap()
+            .with_variable("A", "1")
+            .with_variable("A", "2");
+        assert_eq!(job.variable("A"), Some("2"));
+        assert!(!job.script().contains("A='1'"));
+    }
+}

@@ -1,0 +1,20 @@
+//! The lab: gives any machine a real KVM host with stock kernels, makes the guest images that tests
+//! boot, and holds the project's demo and test commands. Use it as `cargo lab`.
+//!
+//! - [`cache`], [`packages`], [`tools`], [`kernels`]: what comes from the distribution
+//! - [`host`]: where commands run, directly or in an emulated machine
+//! - [`commands`]: the verbs
+#![deny(unsafe_code)]
+
+pub mod args;
+pub mod cache;
+pub mod commands;
+pub mod cpio;
+pub mod host;
+pub mod kernels;
+pub mod packages;
+pub mod process;
+pub mod progress;
+#[expect(unsafe_code, reason = "the one module for it")]
+mod sys;
+pub mod tools;

@@ -1,0 +1,156 @@
+//! The programs the lab needs beyond a base system, unpacked from packages into the cache and run
+//! with their own C library, so that they neither clash with nor depend on what is installed.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use crate::cache::{Cache, Recipe};
+use crate::packages::{Apt, Suite, unpack};
+use crate::process::quoted;
+use crate::progress::Step;
+
+const PACKAGES: [&str; 9] = [
+    "qemu-system-x86",
+    "squashfs-tools",
+    "busybox-static",
+    "nftables",
+    "iproute2",
+    "openssh-client",
+    "e2fsprogs",
+    "xfsprogs",
+    "kmod",
+];
+
+/// Programs that get a wrapper in `bin`.
+const PROGRAMS: [&str; 20] = [
+    "qemu-system-x86_64",
+    "mksquashfs",
+    "unsquashfs",
+    "nft",
+    "ip",
+    "bridge",
+    "tc",
+    "ss",
+    "ssh",
+    "ssh-keygen",
+    "mkfs.ext4",
+    "e2fsck",
+    "dumpe2fs",
+    "debugfs",
+    "resize2fs",
+    "mkfs.xfs",
+    "xfs_io",
+    "modprobe",
+    "depmod",
+    "lsmod",
+];
+
+/// The unpacked programs.
+#[derive(Clone, Debug)]
+pub struct Tools {
+    dir: PathBuf,
+}
+
+impl Tools {
+    /// The tools, fetched when the cache has none.
+    ///
+    /// # Errors
+    /// When a package cannot be fetched or unpacked.
+    pub fn ensure(cache: &Cache) -> Result<Self> {
+        let recipe = Recipe::new("tools")
+            .with(PACKAGES.join(" "))
+            .with(include_str!("tools.rs"));
+        let target = cache.root().join(recipe.key());
+        let dir = cache.entry(&recipe, |dir| build(cache, dir, &target))?;
+        Ok(Self { dir })
+    }
+
+    /// A command that runs the tool called `name`.
+    #[must_use]
+    pub fn command(&self, name: &str) -> Command {
+        Command::new(self.bin().join(name))
+    }
+
+    /// The directory with the wrappers: for the end of a `PATH`.
+    #[must_use]
+    pub fn bin(&self) -> PathBuf {
+        self.dir.join("bin")
+    }
+
+    /// The statically linked busybox, which runs anywhere.
+    #[must_use]
+    pub fn busybox(&self) -> PathBuf {
+        self.dir.join("root/usr/bin/busybox")
+    }
+}
+
+fn build(cache: &Cache, dir: &Path, target: &Path) -> Result<()> {
+    let archives = dir.join("archives");
+    Apt::open(cache, Suite::Bookworm)?.download_closure(&PACKAGES, &archives)?;
+    let _step = Step::start("Unpacking tools");
+    let root = dir.join("root");
+    unpack(&archives, &root)?;
+    fs::remove_dir_all(&archives)?;
+    fs::create_dir(dir.join("bin"))?;
+    PROGRAMS
+        .iter()
+        .try_for_each(|name| write_wrapper(dir, target, name))
+}
+
+/// Writes the wrapper of one program. Wrappers name `target`, where the entry is about to be.
+fn write_wrapper(dir: &Path, target: &Path, name: &str) -> Result<()> {
+    let found = ["usr/bin", "usr/sbin"]
+        .iter()
+        .map(|sub| Path::new(sub).join(name))
+        .find_map(|path| resolve(&dir.join("root"), path));
+    let Some(program) = found else {
+        bail!("No {name} among the unpacked tools")
+    };
+    let root = target.join("root");
+    let path = |sub: &str| quoted(&root.join(sub).to_string_lossy());
+    let libraries = format!(
+        "{}:{}",
+        root.join("usr/lib/x86_64-linux-gnu").display(),
+        root.join("usr/lib").display()
+    );
+    // These programs look for their data under the root they were built for.
+    let extra = match name {
+        "qemu-system-x86_64" => format!(
+            " -L {} -L {}",
+            path("usr/share/qemu"),
+            path("usr/share/seabios")
+        ),
+        _ => String::new(),
+    };
+    let script = format!(
+        "#!/bin/sh\nexport MKE2FS_CONFIG={} QEMU_MODULE_DIR={}\nexec {} --argv0 {name} --library-path {} {}{extra} \"$@\"\n",
+        path("etc/mke2fs.conf"),
+        path("usr/lib/x86_64-linux-gnu/qemu"),
+        path("usr/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2"),
+        quoted(&libraries),
+        path(&program.to_string_lossy()),
+    );
+    let wrapper = dir.join("bin").join(name);
+    fs::write(&wrapper, script).with_context(|| format!("Cannot write {}", wrapper.display()))?;
+    fs::set_permissions(&wrapper, fs::Permissions::from_mode(0o755))?;
+    Ok(())
+}
+
+/// Follows the links that `path` is, as if `root` were the root directory. Nothing when it leads
+/// nowhere.
+fn resolve(root: &Path, mut path: PathBuf) -> Option<PathBuf> {
+    for _ in 0..8 {
+        let Ok(target) = fs::read_link(root.join(&path)) else {
+            return root.join(&path).exists().then_some(path);
+        };
+        path = match target.strip_prefix("/") {
+            Ok(absolute) => absolute.to_owned(),
+            Err(_) => path.parent()?.join(target),
+        };
+    }
+    None
+}
