@@ -3,4 +3,5 @@
 mod args;
 mod config;
 mod exit;
+mod resolve;
 fn main() {}

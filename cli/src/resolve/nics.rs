@@ -1,0 +1,129 @@
+//! The network cards of a slot. The first one has everything from the slot's name; others say all.
+
+use hostnet::slot::{InterfaceName, NameError, SlotNet};
+use serde::{Serialize, Serializer};
+
+use crate::config::{LoadedSlot, Located, NetFile, Problem};
+
+/// Position of the first network card, behind every disk.
+const FIRST_POSITION: u8 = 8;
+
+/// A network card.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Nic {
+    /// Its name in logs.
+    pub(crate) id: String,
+    /// Its place on the machine.
+    pub(crate) position: u8,
+    /// The host's end.
+    pub(crate) tap: InterfaceName,
+    /// The bridge that `net apply` puts the tap into; only the first card has one by default.
+    pub(crate) bridge: Option<InterfaceName>,
+    /// Address of the card.
+    #[serde(serialize_with = "mac_text")]
+    pub(crate) mac: [u8; 6],
+    /// Largest packet offered to the guest, or nothing for the guest's own choice.
+    pub(crate) mtu: Option<u16>,
+}
+
+impl Nic {
+    /// The address as text.
+    pub(crate) fn mac_text(&self) -> String {
+        mac_string(&self.mac)
+    }
+}
+
+fn mac_string(mac: &[u8; 6]) -> String {
+    mac.map(|byte| format!("{byte:02x}")).join(":")
+}
+
+fn mac_text<S: Serializer>(mac: &[u8; 6], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&mac_string(mac))
+}
+
+/// Resolves `[[net]]`; a slot without any has the one that follows from its name.
+pub(super) fn resolve(loaded: &LoadedSlot, net: &SlotNet, problems: &mut Vec<Problem>) -> Vec<Nic> {
+    let mut files = loaded.file.nets.iter();
+    let mut nics: Vec<Nic> = first(files.next(), net, problems).into_iter().collect();
+    nics.extend(files.filter_map(|file| additional(file, problems)));
+    nics.sort_by_key(|nic| nic.position);
+    nics
+}
+
+fn first(file: Option<&NetFile>, net: &SlotNet, problems: &mut Vec<Problem>) -> Option<Nic> {
+    let tap = file.and_then(|file| file.tap.as_ref());
+    let bridge = file.and_then(|file| file.bridge.as_ref());
+    let tap = named(tap, net.tap(), "net.tap", problems);
+    let bridge = named(bridge, net.bridge(), "net.bridge", problems);
+    let mac = file.and_then(|file| file.mac.as_ref());
+    Some(nic(
+        file,
+        position(file).unwrap_or(FIRST_POSITION),
+        (tap?, Some(bridge?)),
+        mac.map_or_else(|| net.mac(), |mac| mac.value.0),
+    ))
+}
+
+/// The name that is set, else the derived one; a name too long to derive is a problem.
+fn named(
+    set: Option<&Located<InterfaceName>>,
+    derived: Result<InterfaceName, NameError>,
+    key: &str,
+    problems: &mut Vec<Problem>,
+) -> Option<InterfaceName> {
+    if let Some(set) = set {
+        return Some(set.value.clone());
+    }
+    let fault = |error| Problem {
+        at: None,
+        key: key.to_owned(),
+        message: format!("{error}; it is derived from the slot's name, set the key instead"),
+    };
+    derived.map_err(|error| problems.push(fault(error))).ok()
+}
+
+fn additional(file: &NetFile, problems: &mut Vec<Problem>) -> Option<Nic> {
+    let missing: Vec<&str> = [
+        ("tap", file.tap.is_none()),
+        ("mac", file.mac.is_none()),
+        ("position", file.position.is_none()),
+    ]
+    .into_iter()
+    .filter_map(|(key, missing)| missing.then_some(key))
+    .collect();
+    if !missing.is_empty() {
+        problems.push(file.at.problem(format!(
+            "only the first network card has defaults; missing here: {}",
+            missing.join(", ")
+        )));
+    }
+    let tap = file.tap.as_ref()?.value.clone();
+    let bridge = file.bridge.as_ref().map(|bridge| bridge.value.clone());
+    Some(nic(
+        Some(file),
+        position(Some(file))?,
+        (tap, bridge),
+        file.mac.as_ref()?.value.0,
+    ))
+}
+
+fn position(file: Option<&NetFile>) -> Option<u8> {
+    u8::try_from(file?.position.as_ref()?.value.0).ok()
+}
+
+fn nic(
+    file: Option<&NetFile>,
+    position: u8,
+    (tap, bridge): (InterfaceName, Option<InterfaceName>),
+    mac: [u8; 6],
+) -> Nic {
+    let mtu = file.and_then(|file| file.mtu.as_ref());
+    Nic {
+        id: format!("net{}", position.saturating_sub(FIRST_POSITION)),
+        position,
+        tap,
+        bridge,
+        mac,
+        mtu: mtu.and_then(|mtu| u16::try_from(mtu.value.0).ok()),
+    }
+}

@@ -1,0 +1,82 @@
+//! The kernel parameters that a slot adds to those of its image.
+//!
+//! A parameter that the configuration sets itself is never added: the user's wins.
+
+use hostnet::slot::SlotNet;
+
+use super::boot::tells_identity;
+use crate::config::Identity;
+
+/// Parameters of every slot. `reboot=k` makes a reboot a write to the keyboard controller, which
+/// no triple fault looks like; `panic=-1` makes a panic end the machine instead of hanging it.
+const MACHINE: [&str; 3] = ["console=ttyS0", "reboot=k", "panic=-1"];
+
+/// The slot's parameters, ours first and `given` last, so that what the user says counts last.
+pub(super) fn of_slot(net: &SlotNet, identity: Identity, given: &[&str]) -> Vec<String> {
+    let mut params: Vec<String> = MACHINE.iter().map(|param| (*param).to_owned()).collect();
+    if tells_identity(identity) {
+        params.extend(identity_params(net));
+    }
+    let words: Vec<&str> = given
+        .iter()
+        .flat_map(|text| text.split_ascii_whitespace())
+        .collect();
+    params.retain(|param| !words.iter().any(|word| name(word) == name(param)));
+    params.extend(words.into_iter().map(str::to_owned));
+    params
+}
+
+fn name(param: &str) -> &str {
+    param.split('=').next().unwrap_or(param)
+}
+
+/// Address, gateway, host name and name server for `eth0`, in the kernel's own syntax; systemd's
+/// network generator and initrds read it as well. Without `net.ifnames=0` udev renames `eth0`.
+fn identity_params(net: &SlotNet) -> [String; 3] {
+    let gateway = net.gateway();
+    [
+        format!(
+            "ip={}::{}:{}:{}:eth0:off:{}",
+            net.guest(),
+            gateway.addr(),
+            gateway.netmask(),
+            net.name(),
+            gateway.addr()
+        ),
+        "net.ifnames=0".to_owned(),
+        format!("systemd.hostname={}", net.name()),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn slot1() -> SlotNet {
+        let name: hostnet::slot::SlotName = "slot1".parse().unwrap();
+        let index = name.index().unwrap();
+        SlotNet::new(name, index)
+    }
+
+    #[test]
+    fn a_slot_tells_its_guest_who_it_is() {
+        assert_eq!(
+            of_slot(&slot1(), Identity::KernelParams, &[]).join(" "),
+            "console=ttyS0 reboot=k panic=-1 \
+             ip=10.1.0.2::10.1.0.1:255.255.255.0:slot1:eth0:off:10.1.0.1 \
+             net.ifnames=0 systemd.hostname=slot1"
+        );
+    }
+
+    #[test]
+    fn without_identity_only_the_machine_speaks() {
+        let params = of_slot(&slot1(), Identity::None, &[]);
+        assert_eq!(params, ["console=ttyS0", "reboot=k", "panic=-1"]);
+    }
+
+    #[test]
+    fn what_the_user_sets_replaces_ours_and_comes_last() {
+        let params = of_slot(&slot1(), Identity::None, &["quiet panic=5", "console=hvc0"]);
+        assert_eq!(params, ["reboot=k", "quiet", "panic=5", "console=hvc0"]);
+    }
+}

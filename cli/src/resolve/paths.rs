@@ -1,0 +1,90 @@
+//! Directories of the host, and a slot's places in them.
+
+use std::path::PathBuf;
+
+use hostnet::slot::SlotName;
+use serde::Serialize;
+
+use crate::config::{AbsolutePath, HostFile, Problem, Setting};
+
+/// Longest path of a Unix socket in bytes: `sun_path` less the closing NUL.
+const MAX_SOCKET_PATH: usize = 107;
+
+/// The directories that slotvmm uses.
+#[derive(Debug, Clone)]
+pub(crate) struct Paths {
+    /// Images of slots, one directory each.
+    pub(crate) state_dir: PathBuf,
+    /// Sockets of running slots, one directory each.
+    pub(crate) run_dir: PathBuf,
+    /// Unpacked kernels.
+    pub(crate) cache_dir: PathBuf,
+}
+
+impl Paths {
+    /// What the host file says, else the usual places.
+    pub(crate) fn of(host: &HostFile) -> Self {
+        let dir = |setting: &Setting<AbsolutePath>, default: &str| {
+            setting
+                .as_ref()
+                .map_or_else(|| PathBuf::from(default), |set| set.value.0.clone())
+        };
+        Self {
+            state_dir: dir(&host.state_dir, "/var/lib/microvms"),
+            run_dir: dir(&host.run_dir, "/run/slotvmm"),
+            cache_dir: dir(&host.cache_dir, "/var/cache/slotvmm"),
+        }
+    }
+
+    /// Socket that controls a running slot.
+    pub(crate) fn control_socket(&self, name: &SlotName) -> PathBuf {
+        self.run_dir.join(name.as_str()).join("control.sock")
+    }
+
+    /// Socket of a running slot's serial console.
+    pub(crate) fn console_socket(&self, name: &SlotName) -> PathBuf {
+        self.run_dir.join(name.as_str()).join("console.sock")
+    }
+
+    /// The places of one slot; a socket path that no socket can have is a problem.
+    pub(crate) fn slot(&self, name: &SlotName, problems: &mut Vec<Problem>) -> SlotPaths {
+        let paths = SlotPaths {
+            state_dir: self.state_dir.clone(),
+            slot_dir: self.state_dir.join(name.as_str()),
+            run_dir: self.run_dir.join(name.as_str()),
+            control_socket: self.control_socket(name),
+            console_socket: self.console_socket(name),
+            cache_dir: self.cache_dir.clone(),
+        };
+        let length = paths.control_socket.as_os_str().len();
+        if length > MAX_SOCKET_PATH {
+            problems.push(Problem {
+                at: None,
+                key: "run_dir".to_owned(),
+                message: format!(
+                    "socket path {} has {length} bytes, a socket has room for {MAX_SOCKET_PATH}: \
+                     choose a shorter directory",
+                    paths.control_socket.display()
+                ),
+            });
+        }
+        paths
+    }
+}
+
+/// A slot's places on the host.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct SlotPaths {
+    /// Directory of all slots' images; must exist.
+    pub(crate) state_dir: PathBuf,
+    /// Directory of this slot's image; made when needed.
+    pub(crate) slot_dir: PathBuf,
+    /// Directory of its sockets.
+    pub(crate) run_dir: PathBuf,
+    /// Socket that controls it.
+    pub(crate) control_socket: PathBuf,
+    /// Socket of its serial console.
+    pub(crate) console_socket: PathBuf,
+    /// Unpacked kernels, shared by all slots.
+    pub(crate) cache_dir: PathBuf,
+}

@@ -1,0 +1,177 @@
+//! What two devices, or two slots, must not share: positions, taps, MAC addresses, writable disks
+//! and indices.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use super::{Slot, Use};
+use crate::config::{LoadedSlot, Located, Problem};
+
+/// Who holds something already, by what is held.
+#[derive(Debug, Default)]
+struct Holders(BTreeMap<String, String>);
+
+impl Holders {
+    /// Notes that `holder` has `what`, and returns who had it before.
+    fn claim(&mut self, what: String, holder: String) -> Option<String> {
+        match self.0.get(&what) {
+            Some(previous) => Some(previous.clone()),
+            None => {
+                self.0.insert(what, holder);
+                None
+            }
+        }
+    }
+}
+
+/// Checks a slot against itself.
+pub(super) fn within(slot: &Slot, loaded: &LoadedSlot, problems: &mut Vec<Problem>) {
+    let mut holders = Holders::default();
+    for claim in claims(slot) {
+        let place = place(&claim, loaded);
+        if let Some(holder) = holders.claim(claim.what.clone(), claim.holder.clone()) {
+            let message = format!(
+                "{} is used twice, by {holder} and by {}: change one of them",
+                claim.what, claim.holder
+            );
+            problems.push(match place {
+                Some(place) => place.problem(message),
+                None => Problem {
+                    at: None,
+                    key: claim.key.to_owned(),
+                    message,
+                },
+            });
+        }
+    }
+}
+
+/// Checks slots against each other; each was checked against itself.
+pub(crate) fn across(slots: &[Slot]) -> Vec<Problem> {
+    let mut holders = Holders::default();
+    let mut problems = Vec::new();
+    for slot in slots {
+        let index = Claim {
+            what: format!("index {}", slot.index.get()),
+            holder: String::new(),
+            key: "index",
+            shared_by_slots: false,
+            position: None,
+        };
+        for claim in claims(slot)
+            .into_iter()
+            .chain([index])
+            .filter(|claim| !claim.shared_by_slots)
+        {
+            let Some(other) = holders.claim(claim.what.clone(), slot.name.to_string()) else {
+                continue;
+            };
+            if other != slot.name.as_str() {
+                let message = format!(
+                    "{} is used by slots {other} and {}: change it in one of them",
+                    claim.what, slot.name
+                );
+                problems.push(Problem {
+                    at: None,
+                    key: claim.key.to_owned(),
+                    message,
+                });
+            }
+        }
+    }
+    problems
+}
+
+struct Claim {
+    what: String,
+    holder: String,
+    key: &'static str,
+    /// Whether another slot may have the same; positions count per machine.
+    shared_by_slots: bool,
+    /// Position of the device that claims.
+    position: Option<u8>,
+}
+
+fn claims(slot: &Slot) -> Vec<Claim> {
+    let mut claims = Vec::new();
+    let mut claim = |what, holder: &str, key, shared_by_slots, position| {
+        let holder = holder.to_owned();
+        claims.push(Claim {
+            what,
+            holder,
+            key,
+            shared_by_slots,
+            position: Some(position),
+        });
+    };
+    for disk in &slot.disks {
+        claim(
+            format!("position {}", disk.position),
+            &disk.id,
+            "position",
+            true,
+            disk.position,
+        );
+        let path = real(&disk.path);
+        let shared = disk.usage == Use::ReadOnly;
+        claim(
+            format!("disk {}", path.display()),
+            &disk.id,
+            "path",
+            shared,
+            disk.position,
+        );
+    }
+    for nic in &slot.nics {
+        claim(
+            format!("position {}", nic.position),
+            &nic.id,
+            "position",
+            true,
+            nic.position,
+        );
+        claim(
+            format!("tap {}", nic.tap),
+            &nic.id,
+            "net.tap",
+            false,
+            nic.position,
+        );
+        claim(
+            format!("MAC {}", nic.mac_text()),
+            &nic.id,
+            "net.mac",
+            false,
+            nic.position,
+        );
+    }
+    claims
+}
+
+/// Two names of one image are one image. What does not exist yet has one name.
+fn real(path: &Path) -> PathBuf {
+    path.canonicalize().unwrap_or_else(|_| path.to_owned())
+}
+
+/// Where the claim was made, when a file says it.
+fn place(claim: &Claim, loaded: &LoadedSlot) -> Option<Located<()>> {
+    let disks = loaded.file.disks.iter().map(|disk| {
+        (
+            disk.position.as_ref().map(|position| position.value.0),
+            disk.at.clone(),
+        )
+    });
+    let nets = loaded.file.nets.iter().map(|net| {
+        (
+            net.position.as_ref().map(|position| position.value.0),
+            net.at.clone(),
+        )
+    });
+    let position = claim.position.map(i64::from)?;
+    // The later table of two that claim the same is the one to report.
+    disks
+        .chain(nets)
+        .filter(|(at, _)| *at == Some(position))
+        .map(|(_, place)| place)
+        .last()
+}
