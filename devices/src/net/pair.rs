@@ -1,0 +1,194 @@
+//! One receive and one transmit queue on one tap, served by one thread.
+//!
+//! Everything is edge-triggered: a tap with frames that the driver has no buffers for stays
+//! readable, and a level-triggered wait would spin on it.
+
+use std::io;
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+use std::time::Instant;
+
+use event_manager::EventSet;
+use tracing::{debug, warn};
+use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+
+use super::rx::Rx;
+use super::tap::Tap;
+use super::throttle::Throttle;
+use super::tx::Tx;
+use super::{Burst, NetCounters};
+use crate::device::{ActiveQueue, DeviceId};
+use crate::fault::QueueFault;
+use crate::interrupt::Interrupt;
+use crate::worker::{Handler, Source};
+
+/// What the thread waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Token {
+    /// The driver added receive buffers.
+    RxKick,
+    /// The driver added frames to send.
+    TxKick,
+    /// The tap has frames, or takes frames again.
+    Tap,
+    /// A full burst left work behind.
+    Resume,
+}
+
+impl Token {
+    const ALL: [Self; 4] = [Self::RxKick, Self::TxKick, Self::Tap, Self::Resume];
+
+    fn from_raw(raw: u32) -> Option<Self> {
+        Self::ALL.into_iter().find(|token| *token as u32 == raw)
+    }
+}
+
+/// What one direction waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Waiting {
+    /// Nothing: it may move frames now.
+    Ready,
+    /// The driver's kick.
+    ForDriver,
+    /// The tap.
+    ForTap,
+}
+
+/// The handles of a pair that outlive its queues.
+pub(super) struct PairHost {
+    pub(super) id: DeviceId,
+    pub(super) tap: Arc<Tap>,
+    pub(super) interrupt: Arc<dyn Interrupt>,
+    pub(super) counters: Arc<NetCounters>,
+    pub(super) throttle: Throttle,
+}
+
+/// The work of a card's thread.
+pub(super) struct Pair {
+    host: PairHost,
+    rx: Rx,
+    tx: Tx,
+    rx_waits: Waiting,
+    tx_waits: Waiting,
+    resume: EventFd,
+    /// The driver broke the protocol; its queues are left alone.
+    faulted: bool,
+}
+
+impl Pair {
+    pub(super) fn new(host: PairHost, rx: Rx, tx: Tx) -> io::Result<Self> {
+        Ok(Self {
+            host,
+            rx,
+            tx,
+            rx_waits: Waiting::Ready,
+            tx_waits: Waiting::Ready,
+            resume: EventFd::new(EFD_NONBLOCK)?,
+            faulted: false,
+        })
+    }
+
+    /// The queues, in order of index, and the throttle for the next run.
+    pub(super) fn into_parts(self) -> ([ActiveQueue; 2], Throttle) {
+        (
+            [self.rx.into_queue(), self.tx.into_queue()],
+            self.host.throttle,
+        )
+    }
+
+    /// Gives both directions a burst, as far as they are ready.
+    fn turn(&mut self) {
+        if self.faulted {
+            return;
+        }
+        if let Err(fault) = self.turn_queues() {
+            self.fault(&fault);
+        }
+    }
+
+    fn turn_queues(&mut self) -> Result<(), QueueFault> {
+        if self.tx_waits == Waiting::Ready {
+            self.tx_waits = match self.tx.process(&*self.host.tap)? {
+                Burst::Idle => Waiting::ForDriver,
+                Burst::Blocked => Waiting::ForTap,
+                Burst::More => Waiting::Ready,
+            };
+            if self.tx.ring().take_signal()? {
+                self.host.interrupt.signal_queue(self.tx.queue().index);
+            }
+        }
+        if self.rx_waits == Waiting::Ready {
+            self.rx_waits = match self.rx.process(&*self.host.tap)? {
+                Burst::Idle => Waiting::ForTap,
+                Burst::Blocked => Waiting::ForDriver,
+                Burst::More => Waiting::Ready,
+            };
+            if self.rx.ring().take_signal()? {
+                self.host.interrupt.signal_queue(self.rx.queue().index);
+            }
+        }
+        if [self.rx_waits, self.tx_waits].contains(&Waiting::Ready) {
+            // Through the event loop, so that a stop is seen between bursts. The write only fails
+            // when the counter is full, and then the event is pending already.
+            let _ = self.resume.write(1);
+        }
+        Ok(())
+    }
+
+    fn fault(&mut self, fault: &QueueFault) {
+        self.faulted = true;
+        self.host.interrupt.needs_reset();
+        if let Some(held_back) = self.host.throttle.admit(Instant::now()) {
+            let fault = fault as &dyn std::error::Error;
+            warn!(device = %self.host.id, fault, held_back, "Guest broke the virtio protocol; device needs a reset");
+        }
+    }
+}
+
+impl Handler for Pair {
+    fn sources(&self) -> Vec<Source> {
+        let edge = |fd: &dyn AsRawFd, token: Token, events: EventSet| Source {
+            fd: fd.as_raw_fd(),
+            token: token as u32,
+            events: events | EventSet::EDGE_TRIGGERED,
+        };
+        // An eventfd reports every write once when it is edge-triggered, and needs no read then: a
+        // system call less per kick.
+        vec![
+            edge(&self.rx.queue().kick, Token::RxKick, EventSet::IN),
+            edge(&self.tx.queue().kick, Token::TxKick, EventSet::IN),
+            edge(&*self.host.tap, Token::Tap, EventSet::IN | EventSet::OUT),
+            edge(&self.resume, Token::Resume, EventSet::IN),
+        ]
+    }
+
+    fn start(&mut self) {
+        self.turn();
+    }
+
+    fn handle(&mut self, token: u32) {
+        let wakes = |waits: &mut Waiting, cause: Waiting| {
+            if *waits == cause {
+                *waits = Waiting::Ready;
+            }
+        };
+        match Token::from_raw(token) {
+            Some(Token::RxKick) => wakes(&mut self.rx_waits, Waiting::ForDriver),
+            Some(Token::TxKick) => wakes(&mut self.tx_waits, Waiting::ForDriver),
+            Some(Token::Tap) => {
+                wakes(&mut self.rx_waits, Waiting::ForTap);
+                wakes(&mut self.tx_waits, Waiting::ForTap);
+            }
+            Some(Token::Resume) => {}
+            None => return,
+        }
+        self.turn();
+    }
+
+    fn drain(&mut self) {
+        if !self.faulted {
+            self.rx.release();
+        }
+        debug!(device = %self.host.id, counts = ?self.host.counters.read(), "Network card stops");
+    }
+}
