@@ -1,0 +1,106 @@
+//! The control socket: HTTP/1.1 and JSON on a Unix socket.
+//!
+//! | request | answer |
+//! |---|---|
+//! | `GET /v1/vm` | 200 with a [`VmInfo`] |
+//! | `PUT /v1/vm/pause` | 204 once nothing of the guest runs |
+//! | `PUT /v1/vm/resume` | 204 |
+//! | `PUT /v1/vm/power-button` | 204: the button is pressed, the guest decides |
+//! | `PUT /v1/vm/reset` | 204: the machine ends as if the guest had rebooted |
+//! | `PUT /v1/vm/shutdown` | 204: the machine ends now, without the guest's consent |
+//!
+//! Anything else is 404 or 405; a request that the machine's state does not allow is 409. Errors
+//! carry an [`ErrorBody`].
+
+mod server;
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
+
+use crate::lifecycle::VmState;
+use crate::phases::Stamp;
+
+pub use server::{ApiServer, serve};
+
+/// What a machine says of itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VmInfo {
+    /// The slot.
+    pub slot: String,
+    /// Version of slotvmm that runs it.
+    pub version: String,
+    /// Process that runs it.
+    pub pid: u32,
+    /// What it is doing.
+    pub state: VmState,
+    /// Whether the guest's kernel has reported a panic on the console.
+    pub panicked: bool,
+    /// vCPUs.
+    pub vcpus: u8,
+    /// Guest RAM in MiB.
+    pub memory_mib: u64,
+    /// Milliseconds since the process started.
+    pub uptime_ms: u64,
+    /// When the boot reached what.
+    pub phases: Vec<Stamp>,
+}
+
+/// The body of an answer that is not a success.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErrorBody {
+    /// What went wrong, for people.
+    pub error: String,
+}
+
+/// What can be asked of a machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verb {
+    /// Describe it.
+    Info,
+    /// Take the vCPUs out of the guest and drain the devices.
+    Pause,
+    /// Let devices and vCPUs go on.
+    Resume,
+    /// Press the ACPI power button.
+    PowerButton,
+    /// End as if the guest had rebooted.
+    Reset,
+    /// End now.
+    Shutdown,
+}
+
+/// A good answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reply {
+    /// To [`Verb::Info`].
+    Info(Box<VmInfo>),
+    /// To everything else.
+    Done,
+}
+
+/// Why a request was refused.
+#[derive(Debug, thiserror::Error)]
+pub enum RequestError {
+    /// The machine's state does not allow it.
+    #[error("{0}")]
+    State(#[from] crate::lifecycle::TransitionError),
+    /// A device did not stop or start.
+    #[error("Device {id} failed to {action}: {reason}")]
+    Device {
+        /// The device.
+        id: String,
+        /// What was asked of it.
+        action: &'static str,
+        /// What it said.
+        reason: String,
+    },
+}
+
+/// A request on its way to the control thread.
+#[derive(Debug)]
+pub struct Request {
+    /// What is asked.
+    pub verb: Verb,
+    /// Where the answer goes; a requester that has gone away does not matter.
+    pub reply: oneshot::Sender<Result<Reply, RequestError>>,
+}

@@ -1,0 +1,188 @@
+//! The threads of a machine's vCPUs, and the requests they obey.
+
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+
+use super::exits::{Next, enter};
+use super::kick::Kicker;
+use super::sys::{ImmediateExit, install_kick_signal};
+use super::{Surroundings, Vcpu};
+use crate::phases::Phase;
+
+/// Why vCPU threads did not obey.
+#[derive(Debug, thiserror::Error)]
+pub enum VcpuError {
+    /// The host refused a thread or the signal handler.
+    #[error("Failed to start the thread of vCPU {vcpu}")]
+    Spawn {
+        /// Which one.
+        vcpu: u8,
+        /// What the host said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// What a vCPU thread is asked to do, and what it does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    Run,
+    Pause,
+    Stop,
+}
+
+struct Shared {
+    wanted: Mutex<Mode>,
+    /// What the thread last settled on; `Stop` once it has ended.
+    settled: Mutex<Mode>,
+    changed: Condvar,
+    settled_changed: Condvar,
+    /// Whether `wanted` changed since the thread last looked: a cheap test for every exit.
+    pending: AtomicBool,
+    kicker: Kicker,
+}
+
+/// All vCPU threads of a machine.
+pub struct VcpuThreads {
+    vcpus: Vec<(Arc<Shared>, JoinHandle<Vcpu>)>,
+}
+
+impl VcpuThreads {
+    /// Starts a thread per vCPU, paused.
+    ///
+    /// # Errors
+    /// When the host refuses a thread; those that were started end again.
+    pub fn start(vcpus: Vec<Vcpu>, surroundings: &Surroundings) -> Result<Self, VcpuError> {
+        install_kick_signal().map_err(|source| VcpuError::Spawn { vcpu: 0, source })?;
+        let mut threads = Self { vcpus: Vec::new() };
+        for vcpu in vcpus {
+            let index = vcpu.index;
+            let shared = Arc::new(Shared {
+                wanted: Mutex::new(Mode::Pause),
+                settled: Mutex::new(Mode::Pause),
+                changed: Condvar::new(),
+                settled_changed: Condvar::new(),
+                pending: AtomicBool::new(true),
+                kicker: Kicker::default(),
+            });
+            let (in_thread, surroundings) = (shared.clone(), surroundings.clone());
+            let spawned = thread::Builder::new()
+                .name(format!("vcpu{index}"))
+                .spawn(move || run(vcpu, &in_thread, &surroundings));
+            match spawned {
+                Ok(thread) => threads.vcpus.push((shared, thread)),
+                Err(source) => {
+                    threads.stop();
+                    return Err(VcpuError::Spawn { vcpu: index, source });
+                }
+            }
+        }
+        Ok(threads)
+    }
+
+    /// Lets every vCPU run.
+    pub fn resume(&self) {
+        self.ask(Mode::Run);
+    }
+
+    /// Takes every vCPU out of the guest; returns when all of them wait.
+    pub fn pause(&self) {
+        self.ask(Mode::Pause);
+        for (shared, _) in &self.vcpus {
+            let settled = shared.settled.lock().unwrap_or_else(PoisonError::into_inner);
+            drop(
+                shared
+                    .settled_changed
+                    .wait_while(settled, |mode| *mode == Mode::Run)
+                    .unwrap_or_else(PoisonError::into_inner),
+            );
+        }
+    }
+
+    /// Ends every thread and returns the vCPUs; one whose thread panicked is missing.
+    pub fn stop(self) -> Vec<Vcpu> {
+        self.ask(Mode::Stop);
+        self.vcpus
+            .into_iter()
+            .filter_map(|(_, thread)| thread.join().ok())
+            .collect()
+    }
+
+    fn ask(&self, mode: Mode) {
+        for (shared, _) in &self.vcpus {
+            *shared.wanted.lock().unwrap_or_else(PoisonError::into_inner) = mode;
+            shared.pending.store(true, Ordering::SeqCst);
+            shared.changed.notify_all();
+            shared.kicker.kick();
+        }
+    }
+}
+
+/// The body of a vCPU thread.
+fn run(mut vcpu: Vcpu, shared: &Shared, surroundings: &Surroundings) -> Vcpu {
+    shared.kicker.arm(ImmediateExit::of(&mut vcpu.fd));
+    let mut next = Next::Interrupted;
+    loop {
+        match next {
+            Next::Enter => {}
+            Next::Interrupted => {
+                if shared.pending.load(Ordering::SeqCst) && obey(&mut vcpu, shared, surroundings) == Mode::Stop {
+                    break;
+                }
+            }
+            Next::End(event) => {
+                surroundings.events.send(event);
+                // Nothing is left to run; only a stop ends the wait.
+                wait_for_stop(shared);
+                break;
+            }
+        }
+        next = enter(vcpu.index, &mut vcpu.fd, &surroundings.buses);
+    }
+    shared.kicker.disarm();
+    settle(shared, Mode::Stop);
+    vcpu
+}
+
+/// Waits while the machine is paused and returns what to do next: run or stop.
+fn obey(vcpu: &mut Vcpu, shared: &Shared, surroundings: &Surroundings) -> Mode {
+    let mut wanted = shared.wanted.lock().unwrap_or_else(PoisonError::into_inner);
+    if *wanted == Mode::Pause {
+        // Tells the guest's watchdogs that it was stopped; fails when the guest has no kvmclock.
+        let _ = vcpu.fd.kvmclock_ctrl();
+        settle(shared, Mode::Pause);
+        wanted = shared
+            .changed
+            .wait_while(wanted, |mode| *mode == Mode::Pause)
+            .unwrap_or_else(PoisonError::into_inner);
+    }
+    // Cleared under the lock: a request after this sets both again.
+    shared.pending.store(false, Ordering::SeqCst);
+    vcpu.fd.set_kvm_immediate_exit(0);
+    let mode = *wanted;
+    // Still under the lock, or a pause that comes now could see a stale `Pause`.
+    settle(shared, mode);
+    drop(wanted);
+    if mode == Mode::Run {
+        surroundings.phases.stamp(Phase::VcpuRun);
+    }
+    mode
+}
+
+fn settle(shared: &Shared, mode: Mode) {
+    *shared.settled.lock().unwrap_or_else(PoisonError::into_inner) = mode;
+    shared.settled_changed.notify_all();
+}
+
+fn wait_for_stop(shared: &Shared) {
+    settle(shared, Mode::Pause);
+    let wanted = shared.wanted.lock().unwrap_or_else(PoisonError::into_inner);
+    drop(
+        shared
+            .changed
+            .wait_while(wanted, |mode| *mode != Mode::Stop)
+            .unwrap_or_else(PoisonError::into_inner),
+    );
+}
