@@ -200,11 +200,9 @@ impl MmioTransport {
     }
 
     pub(super) fn reset(&mut self) {
-        if matches!(self.activity, Activity::Active) {
-            if let Err(error) = self.device.stop() {
-                let kind = self.device.spec().kind;
-                tracing::error!(?kind, %error, "Device failed before its reset");
-            }
+        if let Err(error) = self.stop() {
+            let kind = self.device.spec().kind;
+            tracing::error!(?kind, %error, "Device failed before its reset");
         }
         self.activity = Activity::Idle;
         self.device_features_sel = 0;
