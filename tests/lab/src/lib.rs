@@ -2,6 +2,7 @@
 //! boot, and holds the project's demo and test commands. Use it as `cargo lab`.
 //!
 //! - [`cache`], [`packages`], [`tools`], [`kernels`]: what comes from the distribution
+//! - [`guest`]: the images that guests boot from
 //! - [`host`]: where commands run, directly or in an emulated machine
 //! - [`commands`]: the verbs
 #![deny(unsafe_code)]
@@ -10,6 +11,7 @@ pub mod args;
 pub mod cache;
 pub mod commands;
 pub mod cpio;
+pub mod guest;
 pub mod host;
 pub mod kernels;
 pub mod packages;

@@ -3,11 +3,11 @@
 use anyhow::Result;
 
 use crate::cache::Cache;
+use crate::guest::Images;
 use crate::host::Host;
-use crate::kernels::{Kernel, KernelId};
 use crate::tools::Tools;
 
-/// Fetches and builds everything the lab uses.
+/// Fetches and builds everything the lab uses, and prints where the images are.
 ///
 /// # Errors
 /// When a download or a build fails.
@@ -15,9 +15,9 @@ pub fn fetch() -> Result<u8> {
     let cache = Cache::open()?;
     let tools = Tools::ensure(&cache)?;
     Host::open(&cache, &tools)?.prepare()?;
-    for id in KernelId::ALL {
-        let kernel = Kernel::ensure(&cache, &tools, id)?;
-        println!("{}: {}", id.name(), kernel.bzimage().display());
-    }
+    println!(
+        "images: {}",
+        Images::ensure(&cache, &tools)?.dir().display()
+    );
     Ok(0)
 }

@@ -7,6 +7,7 @@ use anyhow::Result;
 use super::workspace;
 use crate::args::MachineArgs;
 use crate::cache::Cache;
+use crate::guest::{IMAGES_VARIABLE, Images};
 use crate::host::{Host, Job, Limits, Terminal, Timing};
 use crate::tools::Tools;
 
@@ -35,6 +36,12 @@ fn in_lab(machine: MachineArgs, command: Vec<OsString>, terminal: Terminal) -> R
         && let Some(program) = workspace::program("slotvmm")?
     {
         job = job.with_variable("SLOTVMM_BIN", program.to_string_lossy());
+    }
+    if job.variable(IMAGES_VARIABLE).is_none() {
+        job = job.with_variable(
+            IMAGES_VARIABLE,
+            Images::existing(&cache).dir().to_string_lossy(),
+        );
     }
     job.limits = Limits {
         cpus: machine.cpus,
