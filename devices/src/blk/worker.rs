@@ -1,0 +1,367 @@
+//! The request queue at work: chains in, I/O, statuses out. Plain logic; the thread around it is
+//! [`crate::worker::Worker`]'s.
+
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use event_manager::EventSet;
+use virtio_queue::{DescriptorChain, QueueOwnedT, QueueT};
+use vm_memory::{Bytes, GuestAddress};
+
+use super::log_limit::LogLimit;
+use super::request::{Command, ID_BYTES, Layout, Limits, Parsed, Status};
+use crate::device::{ActiveQueue, DeviceId, Memory};
+use crate::disk::{Completion, DiskEngine, DiskRequest, SubmitError};
+use crate::fault::QueueFault;
+use crate::interrupt::Interrupt;
+use crate::worker::{Handler, Source};
+
+/// The driver kicked the queue.
+const KICK: u32 = 0;
+/// The engine has completions.
+const COMPLETIONS: u32 = 1;
+
+/// Rounds over the avail ring per event. A driver that never lets it run empty must not keep the
+/// thread from its stop event.
+const ROUNDS_PER_EVENT: u32 = 16;
+
+/// `VIRTQ_AVAIL_F_NO_INTERRUPT` (virtio 1.2 §2.7.6).
+const NO_INTERRUPT: u16 = 1;
+
+/// What a queue needs to know of its disk.
+#[derive(Debug, Clone)]
+pub(super) struct Disk {
+    pub(super) id: DeviceId,
+    pub(super) limits: Limits,
+    /// What GET_ID answers, padded with zeroes.
+    pub(super) serial: [u8; ID_BYTES],
+}
+
+/// A chain whose I/O is in flight.
+#[derive(Debug, Clone, Copy)]
+struct Pending {
+    status: GuestAddress,
+    /// Bytes written to the chain when it succeeds, the status byte left out.
+    written: u32,
+}
+
+/// The queue and everything its requests need; owned by one thread at a time.
+pub(super) struct BlkQueue {
+    active: ActiveQueue,
+    memory: Memory,
+    interrupt: Arc<dyn Interrupt>,
+    requests: Requests,
+    /// The driver broke the protocol: the queue is left alone until it resets the device.
+    faulted: bool,
+}
+
+/// The side of the queue that has no ring: requests between their chain and their status.
+struct Requests {
+    disk: Disk,
+    queue: u16,
+    engine: Box<dyn DiskEngine>,
+    /// By head index.
+    pending: Vec<Option<Pending>>,
+    layout: Layout,
+    /// Chains whose status is written, to be put on the used ring: head and bytes written.
+    finished: Vec<(u16, u32)>,
+    completions: Vec<Completion>,
+    log: LogLimit,
+}
+
+impl BlkQueue {
+    /// A queue over guest memory. The engine has a tag for each of its heads.
+    pub(super) fn new(
+        disk: Disk,
+        active: ActiveQueue,
+        memory: Memory,
+        interrupt: Arc<dyn Interrupt>,
+        engine: Box<dyn DiskEngine>,
+    ) -> Self {
+        let size = active.queue.size();
+        Self {
+            memory,
+            requests: Requests {
+                disk,
+                queue: active.index,
+                engine,
+                pending: vec![None; usize::from(size)],
+                layout: Layout::default(),
+                finished: Vec::with_capacity(usize::from(size)),
+                completions: Vec::with_capacity(usize::from(size)),
+                log: LogLimit::new(),
+            },
+            active,
+            interrupt,
+            faulted: false,
+        }
+    }
+
+    /// Hands the queue back, to be called once drained.
+    pub(super) fn into_queue(self) -> ActiveQueue {
+        self.active
+    }
+
+    /// Serves the avail ring until it is empty, and every completion there is.
+    fn process(&mut self) {
+        for _ in 0..ROUNDS_PER_EVENT {
+            match self.round() {
+                Ok(true) => {}
+                Ok(false) => return,
+                Err(fault) => return self.fault(&fault),
+            }
+        }
+        // More is waiting: come back through the event loop, which looks for a stop in between.
+        // The write only fails when the counter is full, and then the event is there already.
+        let _ = self.active.kick.write(1);
+    }
+
+    /// Takes a batch off the avail ring, starts it, returns what is finished. True when the
+    /// driver made more available meanwhile.
+    fn round(&mut self) -> Result<bool, QueueFault> {
+        if self.faulted {
+            return Ok(false);
+        }
+        let Self {
+            active,
+            memory,
+            requests,
+            ..
+        } = self;
+        let index = active.index;
+        let ring = |source| QueueFault::Ring {
+            queue: index,
+            source,
+        };
+        active.queue.disable_notification(memory).map_err(ring)?;
+        for chain in active.queue.iter(&*memory).map_err(ring)? {
+            requests.begin(memory, chain)?;
+        }
+        requests.commit()?;
+        self.complete()?;
+        self.active
+            .queue
+            .enable_notification(&self.memory)
+            .map_err(ring)
+    }
+
+    /// Returns every finished chain, and tells the driver once if it wants to know.
+    fn complete(&mut self) -> Result<(), QueueFault> {
+        let Self {
+            active,
+            memory,
+            requests,
+            ..
+        } = self;
+        requests.reap(memory)?;
+        if requests.finished.is_empty() || self.faulted {
+            return Ok(());
+        }
+        let index = active.index;
+        let ring = |source| QueueFault::Ring {
+            queue: index,
+            source,
+        };
+        for (head, len) in requests.finished.drain(..) {
+            active.queue.add_used(memory, head, len).map_err(ring)?;
+        }
+        let wanted = active.queue.needs_notification(memory).map_err(ring)?;
+        if wanted && !no_interrupt(&active.queue, memory) {
+            self.interrupt.signal_queue(index);
+        }
+        Ok(())
+    }
+
+    /// Waits until nothing is in flight; every request gets its status.
+    fn finish_all(&mut self) {
+        while self.requests.engine.in_flight() > 0 {
+            if let Err(error) = self.requests.engine.wait() {
+                tracing::error!(device = %self.requests.disk.id, %error, "disk engine failed with requests in flight");
+                self.faulted = true;
+                self.interrupt.needs_reset();
+                return;
+            }
+            if let Err(fault) = self.complete() {
+                self.fault(&fault);
+            }
+        }
+    }
+
+    fn fault(&mut self, fault: &QueueFault) {
+        tracing::warn!(device = %self.requests.disk.id, error = %fault, cause = ?std::error::Error::source(fault), "driver broke the protocol; device needs a reset");
+        self.faulted = true;
+        self.interrupt.needs_reset();
+    }
+}
+
+impl Handler for BlkQueue {
+    fn sources(&self) -> Vec<Source> {
+        // Edge-triggered, so that no wake-up costs a read of its counter: every further kick is
+        // an edge of its own.
+        let events = EventSet::IN | EventSet::EDGE_TRIGGERED;
+        let kick = Source {
+            fd: self.active.kick.as_raw_fd(),
+            token: KICK,
+            events,
+        };
+        let completions = self.requests.engine.completion_fd().map(|fd| Source {
+            fd,
+            token: COMPLETIONS,
+            events,
+        });
+        [kick].into_iter().chain(completions).collect()
+    }
+
+    fn start(&mut self) {
+        self.process();
+    }
+
+    fn handle(&mut self, _token: u32) {
+        // A completion frees heads that the driver may have made available again, and a kick may
+        // come with completions: both look at everything.
+        self.process();
+    }
+
+    fn drain(&mut self) {
+        self.finish_all();
+    }
+}
+
+impl Requests {
+    /// Reads one chain and submits its I/O, or finishes it at once.
+    fn begin(
+        &mut self,
+        memory: &Memory,
+        chain: DescriptorChain<&Memory>,
+    ) -> Result<(), QueueFault> {
+        let queue = self.queue;
+        let head = chain.head_index();
+        match self.pending.get(usize::from(head)) {
+            Some(None) => {}
+            // The kernel still works on this head's buffers.
+            Some(Some(_)) => {
+                let reason = "head made available again while in flight";
+                return Err(QueueFault::Malformed { queue, reason });
+            }
+            None => {
+                let reason = "head beyond the queue";
+                return Err(QueueFault::Malformed { queue, reason });
+            }
+        }
+        let parsed = self.layout.parse(queue, memory, chain, &self.disk.limits)?;
+        let request = match parsed.command {
+            Command::Read { offset, .. } => DiskRequest::Read {
+                offset,
+                segments: &self.layout.writable,
+            },
+            Command::Write { offset } => DiskRequest::Write {
+                offset,
+                segments: &self.layout.readable,
+            },
+            Command::Flush => DiskRequest::Flush,
+            Command::Clear => DiskRequest::Clear {
+                extents: &self.layout.extents,
+            },
+            Command::GetId => {
+                let scattered = self.layout.scatter(memory, &self.disk.serial);
+                scattered.map_err(|source| QueueFault::Memory { queue, source })?;
+                return self.finish(memory, (head, ID_LEN), parsed.status, Status::Ok);
+            }
+            Command::Refuse(status) => {
+                return self.finish(memory, (head, 0), parsed.status, status);
+            }
+        };
+        let submitted = self.engine.submit(head, request);
+        submitted.map_err(|error| submit_fault(queue, error))?;
+        if let Some(pending) = self.pending.get_mut(usize::from(head)) {
+            *pending = Some(Pending::of(&parsed));
+        }
+        Ok(())
+    }
+
+    /// Starts what was submitted.
+    fn commit(&mut self) -> Result<(), QueueFault> {
+        self.engine.commit().map_err(|error| {
+            tracing::error!(device = %self.disk.id, %error, engine = self.engine.name(), "disk engine failed");
+            QueueFault::Malformed {
+                queue: self.queue,
+                reason: "host disk engine failed",
+            }
+        })
+    }
+
+    /// Writes the status of every request that the engine finished.
+    fn reap(&mut self, memory: &Memory) -> Result<(), QueueFault> {
+        let mut completions = std::mem::take(&mut self.completions);
+        self.engine.reap(&mut completions);
+        let finished = completions.drain(..).try_for_each(|done| {
+            let pending = self.pending.get_mut(usize::from(done.tag)).and_then(Option::take);
+            let Some(pending) = pending else {
+                return Ok(());
+            };
+            match done.result {
+                Ok(()) => self.finish(memory, (done.tag, pending.written), pending.status, Status::Ok),
+                Err(error) => {
+                    if let Some(dropped) = self.log.allow() {
+                        tracing::warn!(device = %self.disk.id, %error, dropped, "disk request failed on the host");
+                    }
+                    self.finish(memory, (done.tag, 0), pending.status, Status::IoError)
+                }
+            }
+        });
+        self.completions = completions;
+        finished
+    }
+
+    /// Writes the status byte; the chain goes to the used ring with the batch.
+    fn finish(
+        &mut self,
+        memory: &Memory,
+        (head, written): (u16, u32),
+        address: GuestAddress,
+        status: Status,
+    ) -> Result<(), QueueFault> {
+        let queue = self.queue;
+        let stored = memory.write_obj(status.byte(), address);
+        stored.map_err(|source| QueueFault::Memory { queue, source })?;
+        self.finished.push((head, written.saturating_add(1)));
+        Ok(())
+    }
+}
+
+/// Bytes that GET_ID writes.
+const ID_LEN: u32 = 20;
+const _: () = assert!(ID_LEN as usize == ID_BYTES);
+
+impl Pending {
+    fn of(parsed: &Parsed) -> Self {
+        let written = match parsed.command {
+            Command::Read { len, .. } => len,
+            _ => 0,
+        };
+        Self {
+            status: parsed.status,
+            written,
+        }
+    }
+}
+
+fn submit_fault(queue: u16, error: SubmitError) -> QueueFault {
+    match error {
+        SubmitError::Memory { source, .. } => QueueFault::Memory { queue, source },
+        SubmitError::Busy { .. } | SubmitError::NoSuchTag { .. } => QueueFault::Malformed {
+            queue,
+            reason: "head can not be used",
+        },
+    }
+}
+
+/// Whether a driver without EVENT_IDX asked for no interrupts.
+fn no_interrupt(queue: &virtio_queue::Queue, memory: &Memory) -> bool {
+    if queue.event_idx_enabled() {
+        return false;
+    }
+    let flags = memory.load::<u16>(GuestAddress(queue.avail_ring()), Ordering::Relaxed);
+    flags.is_ok_and(|flags| u16::from_le(flags) & NO_INTERRUPT != 0)
+}
