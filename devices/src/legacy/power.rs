@@ -20,6 +20,7 @@ pub const S5_SLEEP_TYPE: u8 = 5;
 const SLEEP_ENABLE: u8 = 1 << 5;
 const SLEEP_TYPE_SHIFT: u8 = 2;
 const SLEEP_TYPE: u8 = 0b111 << SLEEP_TYPE_SHIFT;
+const ENTER_S5: u8 = SLEEP_ENABLE | S5_SLEEP_TYPE << SLEEP_TYPE_SHIFT;
 
 /// Who is told that the guest asked for its own end. Called on a vCPU thread: it may not block,
 /// and returns to the guest, which waits.
@@ -51,11 +52,7 @@ impl BusDevice for Power {
 
     fn write(&mut self, offset: u64, data: &[u8]) {
         match (offset, data) {
-            (SLEEP, &[value]) if value & SLEEP_ENABLE != 0 => {
-                if (value & SLEEP_TYPE) >> SLEEP_TYPE_SHIFT == S5_SLEEP_TYPE {
-                    self.sink.poweroff();
-                }
-            }
+            (SLEEP, &[value]) if value & (SLEEP_ENABLE | SLEEP_TYPE) == ENTER_S5 => self.sink.poweroff(),
             (RESET, &[RESET_VALUE]) => self.sink.reset(),
             _ => {}
         }

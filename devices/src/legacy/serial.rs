@@ -172,10 +172,10 @@ impl SerialPort {
             // Input that found the port in loop-back is welcome once it is not.
             self.events.announce_space();
         }
-        if let Err(error) = result {
-            if let Some(count) = self.losses.next() {
-                tracing::warn!(count, lost = self.lost(), %error, "Serial port failed to write output or to interrupt");
-            }
+        if let Err(error) = result
+            && let Some(count) = self.losses.next()
+        {
+            tracing::warn!(count, lost = self.lost(), %error, "Serial port failed to write output or to interrupt");
         }
     }
 }
@@ -346,7 +346,7 @@ mod tests {
     fn input_of_any_length_arrives_through_a_bounded_fifo() {
         let (mut port, irq) = port(Output::default());
         port.write(1, &[1]);
-        let input: Vec<u8> = (0..10_000u32).map(|n| n as u8).collect();
+        let input: Vec<u8> = (0..=u8::MAX).cycle().take(10_000).collect();
         let (mut offered, mut received) = (0, Vec::new());
         while received.len() < input.len() {
             let fit = port.enqueue(&input[offered..]).unwrap();

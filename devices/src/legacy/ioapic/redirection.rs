@@ -87,7 +87,7 @@ impl Redirection {
     /// The half that register number `register` shows: even low, odd high.
     pub(super) fn half(self, register: u8) -> u32 {
         let [a, b, c, d, e, f, g, h] = self.0.to_le_bytes();
-        if register % 2 == 0 {
+        if register.is_multiple_of(2) {
             u32::from_le_bytes([a, b, c, d])
         } else {
             u32::from_le_bytes([e, f, g, h])
@@ -96,7 +96,7 @@ impl Redirection {
 
     pub(super) fn write_half(&mut self, register: u8, value: u32) {
         let low_half = u64::from(u32::MAX);
-        let (writable, value) = if register % 2 == 0 {
+        let (writable, value) = if register.is_multiple_of(2) {
             (low_half & !READ_ONLY, u64::from(value))
         } else {
             (low_half << 32, u64::from(value) << 32)

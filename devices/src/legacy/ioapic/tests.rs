@@ -48,8 +48,9 @@ fn read(ioapic: &mut IoApic, register: u8) -> u32 {
 
 /// High half first, as Linux does.
 fn program(ioapic: &mut IoApic, pin: u8, entry: u64) {
-    write(ioapic, 0x11 + 2 * pin, (entry >> 32) as u32);
-    write(ioapic, 0x10 + 2 * pin, entry as u32);
+    let [a, b, c, d, e, f, g, h] = entry.to_le_bytes();
+    write(ioapic, 0x11 + 2 * pin, u32::from_le_bytes([e, f, g, h]));
+    write(ioapic, 0x10 + 2 * pin, u32::from_le_bytes([a, b, c, d]));
 }
 
 #[test]
