@@ -1,10 +1,15 @@
 //! The engine on io_uring: many requests at a time, one system call for a batch.
+//!
+//! A request that is alone may do without it, see [`direct`].
+
+mod direct;
 
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 
+use self::direct::Direct;
 use super::io_sync::{advance, settle};
 use super::raw::is_unsupported;
 use super::sys::{Ring, RingOp};
@@ -51,6 +56,7 @@ pub struct UringEngine {
     disk: Arc<RawDisk>,
     ring: Ring,
     durability: Durability,
+    direct: Direct,
     slots: Vec<Slot>,
     /// Tags whose next operation is to be pushed, oldest first.
     ready: VecDeque<u16>,
@@ -96,6 +102,7 @@ impl UringEngine {
             ring: Ring::new(&*disk, memory, tags, entries)?,
             disk,
             durability,
+            direct: Direct::new(),
             slots: (0..tags).map(|_| Slot::default()).collect(),
             ready: VecDeque::with_capacity(usize::from(tags)),
             flushes: Vec::new(),
@@ -178,10 +185,10 @@ impl UringEngine {
     }
 
     /// Takes what an operation returned: its request goes on or is finished.
-    fn step(&mut self, tag: u16, returned: i32) {
-        let step = match usize::try_from(returned) {
+    fn step(&mut self, tag: u16, result: io::Result<usize>) {
+        let step = match result {
             Ok(moved) => self.moved(tag, moved),
-            Err(_) => self.failed(tag, io::Error::from_raw_os_error(returned.wrapping_neg())),
+            Err(error) => self.failed(tag, error),
         };
         match step {
             Ok(Step::Again) => self.ready.push_back(tag),
@@ -264,10 +271,34 @@ impl UringEngine {
         });
     }
 
+    /// Does the next operation of the only request by a plain call, if that does not take long.
+    fn run_alone(&mut self) {
+        let (1, Some(tag)) = (self.in_flight, self.ready.front().copied()) else {
+            return;
+        };
+        let operation = self.operation(tag);
+        let buffers = self.ring.buffers();
+        let done = match operation {
+            Some(RingOp::Read { offset }) => self.direct.read(buffers, &self.disk, (tag, offset)),
+            Some(RingOp::Write { offset, flags: 0 }) => {
+                self.direct.write(buffers, &self.disk, (tag, offset))
+            }
+            _ => None,
+        };
+        if let Some(result) = done {
+            self.ready.pop_front();
+            self.step(tag, result);
+        }
+    }
+
     /// Takes every completion there is, and pushes what follows from it.
     fn collect(&mut self) {
         while let Some((tag, returned)) = self.ring.next() {
-            self.step(tag, returned);
+            let moved = usize::try_from(returned);
+            self.step(
+                tag,
+                moved.map_err(|_| io::Error::from_raw_os_error(returned.wrapping_neg())),
+            );
         }
         self.push_ready();
     }
@@ -324,6 +355,7 @@ impl DiskEngine for UringEngine {
     }
 
     fn commit(&mut self) -> io::Result<()> {
+        self.run_alone();
         match self.enter_all() {
             // The kernel has no room at the moment: come back through the event loop.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.ring.event().write(1),
