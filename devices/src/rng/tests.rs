@@ -1,3 +1,4 @@
+use proptest::prelude::{any, prop, proptest};
 use virtio_queue::QueueT;
 
 use super::*;
@@ -178,4 +179,11 @@ fn running_device_is_not_saved() {
     assert!(matches!(device.save(), Err(StateError::Active)));
     device.stop().unwrap();
     assert!(device.save().is_ok());
+}
+
+proptest! {
+    #[test]
+    fn any_rings_end_in_a_result(garbage in prop::collection::vec(any::<u8>(), 0..2048)) {
+        crate::testing::fuzz::rng_requests(&garbage);
+    }
 }

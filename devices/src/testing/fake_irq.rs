@@ -19,7 +19,6 @@ pub struct FakeInterrupt {
 
 impl FakeInterrupt {
     /// A line that has not fired.
-    #[expect(clippy::new_ret_no_self, reason = "devices want it shared")]
     pub fn new() -> Arc<Self> {
         Arc::new(Self {
             fired: EventFd::new(EFD_NONBLOCK).unwrap(),

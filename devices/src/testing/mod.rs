@@ -32,6 +32,7 @@
 
 pub mod conformance;
 mod fake_irq;
+pub mod fuzz;
 mod memory;
 mod mmio_driver;
 mod queue_driver;

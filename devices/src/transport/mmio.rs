@@ -142,6 +142,15 @@ impl MmioTransport {
         Ok(())
     }
 
+    /// The queues of a stopped device, which can not be resumed after this.
+    #[cfg(test)]
+    pub(super) fn take_paused(&mut self) -> Option<Vec<ActiveQueue>> {
+        match std::mem::replace(&mut self.activity, Activity::Idle) {
+            Activity::Paused(queues) => Some(queues),
+            _ => None,
+        }
+    }
+
     pub(super) fn status(&self) -> u32 {
         self.shared.status.load(Ordering::SeqCst)
     }
