@@ -84,7 +84,10 @@ impl Initrd {
             }
         };
         copied.map_err(|source| LoadError::Read {
-            path: self.name.clone(),
+            path: match &self.data {
+                Data::Blob(_) => self.name.clone(),
+                Data::Member { tree, path, .. } => format!("{}: {path}", tree.path().display()),
+            },
             source,
         })
     }

@@ -9,7 +9,7 @@ use super::unpack::{UnpackError, unpack_kernel};
 
 /// Largest kernel file, in bytes. Distribution kernels have 5 to 80 MiB, packed or not; the limit
 /// keeps a wrong path from filling memory.
-pub const MAX_KERNEL: u64 = 256 << 20;
+pub(super) const MAX_KERNEL: u64 = 256 << 20;
 
 /// Why a file cannot be booted as a kernel.
 #[derive(Debug, thiserror::Error)]

@@ -17,9 +17,13 @@
 //! command line.
 
 mod blob;
+mod bootspec;
+mod bootstrap;
 mod bzimage;
+mod cache;
 mod elf;
 mod error;
+mod identity;
 mod initrd;
 mod kernel;
 mod load;
@@ -29,7 +33,9 @@ mod payload;
 mod pvh;
 mod source;
 mod squashfs;
+mod toplevel;
 mod unpack;
+mod version;
 mod zero_page;
 
 use std::path::PathBuf;

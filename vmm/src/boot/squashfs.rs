@@ -53,6 +53,12 @@ impl Superblock {
         if let Some(part) = bytes.get_mut(..filled) {
             file.read_exact_at(part, 0).map_err(image)?;
         }
+        if actual == 0 {
+            return Err(OpenError::NotSquashfs {
+                path: path.to_owned(),
+                found: "nothing".to_owned(),
+            });
+        }
         check_format(path, &bytes)?;
         let expected = u64_at(&bytes, 40);
         if actual < expected.max(SUPERBLOCK as u64) {

@@ -11,7 +11,7 @@ use super::elf::Plan;
 
 /// Largest unpacked kernel, in bytes. A distribution kernel has 30 to 80 MiB; the limit stops a
 /// small file from claiming all memory of the host.
-pub const MAX_UNPACKED: u64 = 1 << 30;
+const MAX_UNPACKED: u64 = 1 << 30;
 /// Largest dictionary an xz payload may ask for, in bytes; kernels use 32 MiB.
 const XZ_MEMORY: u64 = 256 << 20;
 /// Bytes a block of the legacy lz4 format unpacks to, at most.
