@@ -5,6 +5,9 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::check::Step;
+use crate::inside::{DemoArgs, MatrixArgs};
+
 /// Gives slotvmm a real KVM host with stock kernels on any machine.
 #[derive(Debug, Parser)]
 #[command(name = "cargo lab", bin_name = "cargo lab", version)]
@@ -30,12 +33,48 @@ pub enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
         command: Vec<OsString>,
     },
+    /// Build slotvmm and a Debian guest, boot it as slot1, log in by ssh.
+    Demo,
+    /// Run all tests: formatting, lints, documents, unit tests, system tests in the lab.
+    Check(CheckArgs),
+    /// Boot every kernel with every number of processors and size of memory; writes docs/matrix.md.
+    Matrix {
+        /// Only boots whose name contains this (such as "6.1-cloud"); writes no document.
+        #[arg(long, default_value = "")]
+        only: String,
+    },
+    /// What the lab's commands do inside the lab.
+    #[command(subcommand, hide = true)]
+    Inside(Inside),
     /// Open a shell in the lab.
     Shell {
         /// The machine it runs in.
         #[command(flatten)]
         machine: MachineArgs,
     },
+}
+
+/// Parts of commands that run inside the lab.
+#[derive(Debug, Subcommand)]
+pub enum Inside {
+    /// Boot and log in.
+    Demo(DemoArgs),
+    /// Boot every case.
+    Matrix(MatrixArgs),
+}
+
+/// What to check.
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// Only these steps.
+    #[arg(value_enum)]
+    pub steps: Vec<Step>,
+    /// Of the system tests, only this program; may be given again.
+    #[arg(long = "test", value_name = "NAME")]
+    pub tests: Vec<String>,
+    /// Boot the whole matrix as well (slow).
+    #[arg(long)]
+    pub matrix: bool,
 }
 
 /// The machine that a command runs in (ignored where the processor has hardware virtualisation,

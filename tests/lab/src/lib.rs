@@ -4,15 +4,19 @@
 //! - [`cache`], [`packages`], [`tools`], [`kernels`]: what comes from the distribution
 //! - [`guest`]: the images that guests boot from
 //! - [`host`]: where commands run, directly or in an emulated machine
+//! - [`inside`]: the part of our own commands that runs there
+//! - [`check`]: the steps of the test command
 //! - [`commands`]: the verbs
 #![deny(unsafe_code)]
 
 pub mod args;
 pub mod cache;
+pub mod check;
 pub mod commands;
 pub mod cpio;
 pub mod guest;
 pub mod host;
+pub mod inside;
 pub mod kernels;
 pub mod packages;
 pub mod process;

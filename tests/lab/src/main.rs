@@ -3,14 +3,19 @@
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use lab::args::{Cli, Command};
-use lab::commands;
+use lab::args::{Cli, Command, Inside};
+use lab::{commands, inside};
 
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Env => commands::env(),
         Command::Fetch => commands::fetch(),
         Command::Run { machine, command } => commands::run(machine, command),
+        Command::Demo => commands::demo(),
+        Command::Check(args) => commands::check(args),
+        Command::Matrix { only } => commands::matrix(&only),
+        Command::Inside(Inside::Demo(args)) => inside::demo(&args),
+        Command::Inside(Inside::Matrix(args)) => inside::matrix(&args),
         Command::Shell { machine } => commands::shell(machine),
     };
     done.map_or_else(

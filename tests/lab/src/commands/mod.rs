@@ -1,10 +1,16 @@
 //! One file per verb.
 
+mod check;
+mod demo;
 mod env;
 mod fetch;
+mod matrix;
 mod run;
-mod workspace;
+pub(crate) mod workspace;
 
+pub use check::check;
+pub use demo::demo;
 pub use env::env;
 pub use fetch::fetch;
+pub use matrix::matrix;
 pub use run::{run, shell};

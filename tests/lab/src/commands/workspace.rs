@@ -1,11 +1,14 @@
 //! The workspace the lab belongs to, and its programs.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
+
+use crate::process;
 
 /// The workspace's root directory.
-pub(super) fn root() -> Result<PathBuf> {
+pub(crate) fn root() -> Result<PathBuf> {
     let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
     let root = manifest
         .ancestors()
@@ -14,14 +17,38 @@ pub(super) fn root() -> Result<PathBuf> {
     Ok(root.to_owned())
 }
 
+/// The cargo that started the lab.
+pub(crate) fn cargo() -> Command {
+    Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+}
+
+/// Builds slotvmm as it is meant to be used and returns the program.
+pub(crate) fn build_release() -> Result<PathBuf> {
+    let mut build = cargo();
+    build
+        .args(["build", "--release", "--package", "slotvmm"])
+        .current_dir(root()?);
+    if !process::succeeds(&mut build)? {
+        bail!("slotvmm does not build");
+    }
+    Ok(target()?.join("release/slotvmm"))
+}
+
 /// Where the program called `name` is, when it is built: the newest of release and debug.
 pub(super) fn program(name: &str) -> Result<Option<PathBuf>> {
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or(root()?.join("target"), PathBuf::from);
+    let target = target()?;
     let built = ["release", "debug"].map(|profile| target.join(profile).join(name));
     Ok(built
         .into_iter()
         .filter(|path| path.exists())
         .max_by_key(|path| modified(path)))
+}
+
+fn target() -> Result<PathBuf> {
+    Ok(match std::env::var_os("CARGO_TARGET_DIR") {
+        Some(dir) => std::path::absolute(dir)?,
+        None => root()?.join("target"),
+    })
 }
 
 fn modified(path: &Path) -> Option<std::time::SystemTime> {

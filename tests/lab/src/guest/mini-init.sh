@@ -53,6 +53,8 @@ fi
 mkdir -p /dev/pts /dev/shm
 mount -t devpts devpts /dev/pts
 acpid -f -c /etc/acpi -l /dev/null >/dev/console 2>&1 &
+read -r _ kib _ </proc/meminfo
+echo "MINI cpus $(nproc) memory_kib $kib"
 echo "MINI ready"
 
 if [ -n "$run" ]; then

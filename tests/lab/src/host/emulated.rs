@@ -1,6 +1,6 @@
 //! Running a job in the emulated host: one emulator process per job, gone when the job is.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Write};
 use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::os::unix::net::UnixStream;
@@ -11,19 +11,16 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use rustix::io::{FdFlags, fcntl_setfd};
-use tempfile::TempDir;
 
 use super::job::{Job, Terminal, Timing};
 use super::l1::Image;
 use super::qemu::{Channel, Machine};
+use super::{run_dir, scratch};
 use crate::cache::Cache;
-use crate::process;
+use crate::process::{self, quoted};
 use crate::progress;
 use crate::sys;
 use crate::tools::Tools;
-
-/// Size of the scratch disk. The image is sparse.
-const SCRATCH_BYTES: u64 = 32 << 30;
 
 /// How often the emulator is looked at. Its output does not wait for this.
 const POLL: Duration = Duration::from_millis(20);
@@ -33,7 +30,7 @@ const TIMED_OUT: u8 = 124;
 
 pub(super) fn run(cache: &Cache, tools: &Tools, job: &Job) -> Result<u8> {
     let image = Image::ensure(cache, tools)?;
-    let run_dir = run_directory(cache)?;
+    let run_dir = run_dir::create(cache)?;
     prepare(&image, tools, job, run_dir.path())?;
     let machine = |channel| {
         Machine {
@@ -64,7 +61,7 @@ pub(super) fn run(cache: &Cache, tools: &Tools, job: &Job) -> Result<u8> {
             };
             emulator.args(machine(channel)).stdin(Stdio::null());
             let child = emulator.spawn().context("Cannot start the emulator")?;
-            let pumps = [out.pump(io::stdout()), err.pump(io::stderr())];
+            let pumps = [out.pump(job.output()?), err.pump(io::stderr())];
             let ended = wait(child, job.limits.timeout);
             pumps.into_iter().for_each(|pump| drop(pump.join()));
             ended?
@@ -95,82 +92,36 @@ fn verdict(ended: Ended, run_dir: &Path, job: &Job) -> Result<u8> {
     )
 }
 
-/// A directory for this run, after removing those of labs that were killed.
-fn run_directory(cache: &Cache) -> Result<TempDir> {
-    let runs = cache.root().join("runs");
-    fs::create_dir_all(&runs)?;
-    let _lock = cache.lock("runs")?;
-    for entry in fs::read_dir(&runs)? {
-        let path = entry?.path();
-        let name = path
-            .file_name()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned();
-        let owner = name.split('-').next().unwrap_or_default().to_owned();
-        if !Path::new("/proc").join(owner).exists() {
-            let _gone = fs::remove_dir_all(&path);
-        }
-    }
-    tempfile::Builder::new()
-        .prefix(&format!("{}-", std::process::id()))
-        .tempdir_in(&runs)
-        .context("Cannot create a directory for the run")
-}
-
 /// Writes what the host reads from the run directory.
 fn prepare(image: &Image, tools: &Tools, job: &Job, run_dir: &Path) -> Result<()> {
-    fs::copy(image.insmod_order(), run_dir.join("modules"))?;
-    let path = format!(
-        "{}:{}",
-        job.variable("PATH").unwrap_or("/usr/sbin:/usr/bin"),
-        tools.bin().display()
-    );
-    let job = &job.clone().with_variable("PATH", path.clone());
-    let mut script = host_script(image, tools, job, &path);
-    let mut job_script = String::new();
-    if job.timing == Timing::Instructions {
+    let path = job.variable("PATH").unwrap_or("/usr/sbin:/usr/bin");
+    let mut job = job
+        .clone()
+        .with_variable("PATH", format!("{path}:{}", tools.bin().display()))
+        .with_variable("LAB_SCRATCH", "/mnt/lab-scratch")
+        .with_variable("LAB_MODE", "emulated");
+    let mut script = host_script(image, tools, &job);
+    if job.timing == Timing::Instructions
+        && let Some(program) = job.variable("SLOTVMM_BIN")
+    {
         // A wait on the shared root makes counted time jump, so the program lies in memory.
-        if let Some(program) = job.variable("SLOTVMM_BIN") {
-            script = format!(
-                "@BUSYBOX@ cp {} /run/slotvmm\n{script}",
-                process::quoted(program)
-            )
-            .replace("@BUSYBOX@", &tools.busybox().to_string_lossy());
-            job_script.push_str(
-                &job.clone()
-                    .with_variable("SLOTVMM_BIN", "/run/slotvmm")
-                    .script(),
-            );
-        }
+        script = script.replace("@COPY@", &format!("cp {} /run/slotvmm", quoted(program)));
+        job = job.with_variable("SLOTVMM_BIN", "/run/slotvmm");
     }
-    if job_script.is_empty() {
-        job_script = job.script();
-    }
-    fs::write(
-        run_dir.join("job.sh"),
-        format!("export LAB_SCRATCH=/mnt/lab-scratch LAB_MODE=emulated\n{job_script}"),
-    )?;
-    fs::write(run_dir.join("host.sh"), script)?;
-    let scratch = run_dir.join("scratch.img");
-    File::create(&scratch)?.set_len(SCRATCH_BYTES)?;
-    process::output(
-        tools
-            .command("mkfs.xfs")
-            .args(["-q", "-m", "reflink=1"])
-            .arg(&scratch),
-    )?;
-    Ok(())
+    fs::write(run_dir.join("host.sh"), script.replace("@COPY@", "true"))?;
+    fs::write(run_dir.join("job.sh"), job.script())?;
+    fs::copy(image.insmod_order(), run_dir.join("modules"))?;
+    scratch::create(tools, &run_dir.join("scratch.img"))
 }
 
-fn host_script(image: &Image, tools: &Tools, job: &Job, path: &str) -> String {
+fn host_script(image: &Image, tools: &Tools, job: &Job) -> String {
     let (terminal, stty) = match job.terminal {
         Terminal::Interactive => ("yes", terminal_size()),
         Terminal::Stream => ("no", String::new()),
     };
     [
         ("@BUSYBOX@", tools.busybox().to_string_lossy().into_owned()),
-        ("@PATH@", path.to_owned()),
+        ("@PATH@", quoted(job.variable("PATH").unwrap_or_default())),
         (
             "@MODULES@",
             image.kernel.modules_dir().to_string_lossy().into_owned(),

@@ -1,6 +1,8 @@
 //! A command to run in the lab, with its surroundings.
 
 use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -64,6 +66,8 @@ pub struct Job {
     pub timing: Timing,
     /// Where input and output go.
     pub terminal: Terminal,
+    /// A file that gets a copy of standard output.
+    pub transcript: Option<PathBuf>,
 }
 
 /// Variables that describe the caller's shell rather than the job.
@@ -86,6 +90,7 @@ impl Job {
             limits: Limits::default(),
             timing: Timing::default(),
             terminal: Terminal::default(),
+            transcript: None,
         })
     }
 
@@ -106,6 +111,18 @@ impl Job {
             .map(|(_, value)| value.as_str())
     }
 
+    /// Where the job's standard output goes: ours, and the transcript.
+    pub(super) fn output(&self) -> Result<Output> {
+        let transcript = self
+            .transcript
+            .as_ref()
+            .map(|path| {
+                File::create(path).with_context(|| format!("Cannot create {}", path.display()))
+            })
+            .transpose()?;
+        Ok(Output { transcript })
+    }
+
     /// The job as a shell script: environment, directory, then the command in the shell's place.
     #[must_use]
     pub fn script(&self) -> String {
@@ -124,6 +141,26 @@ impl Job {
             "{exports}cd {directory} || exit 125\nexec {}\n",
             words.join(" ")
         )
+    }
+}
+
+/// Standard output with a copy in the transcript.
+#[derive(Debug)]
+pub(super) struct Output {
+    transcript: Option<File>,
+}
+
+impl Write for Output {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if let Some(file) = &mut self.transcript {
+            file.write_all(bytes)?;
+        }
+        io::stdout().write_all(bytes)?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stdout().flush()
     }
 }
 

@@ -1,6 +1,6 @@
 # Second part of the emulated host, in its final root. @…@ are filled in by the lab.
 busybox=@BUSYBOX@
-export PATH="@PATH@"
+export PATH=@PATH@
 exec 2>/dev/ttyS0
 
 leave() {
@@ -34,8 +34,7 @@ $busybox chmod 666 /dev/kvm /dev/net/tun
 # The scratch disk: a filesystem with reflinks.
 $busybox mkdir -p /mnt/lab-scratch
 $busybox mount -t xfs /dev/vda /mnt/lab-scratch || echo 'lab: no scratch disk' >/dev/ttyS0
-export LAB_SCRATCH=/mnt/lab-scratch
-export LAB_MODE=emulated
+$busybox @COPY@
 
 port() {
     for dir in /sys/class/virtio-ports/*; do

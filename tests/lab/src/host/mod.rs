@@ -7,6 +7,8 @@ mod emulated;
 mod job;
 mod l1;
 mod qemu;
+mod run_dir;
+mod scratch;
 
 use std::fmt;
 use std::fs;

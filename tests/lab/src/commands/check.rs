@@ -1,0 +1,36 @@
+//! `check`: everything that must hold before a change is done.
+
+use anyhow::Result;
+
+use super::matrix::matrix;
+use crate::args::CheckArgs;
+use crate::check::{Check, Step};
+use crate::progress::heading;
+
+/// Runs the steps and prints the tally as the last line, alone on it.
+///
+/// # Errors
+/// When a step cannot be run at all.
+pub fn check(args: CheckArgs) -> Result<u8> {
+    let steps = if args.steps.is_empty() {
+        Step::DEFAULT.to_vec()
+    } else {
+        args.steps
+    };
+    let mut check = Check::new(args.tests)?;
+    for step in steps {
+        check.run(step)?;
+    }
+    let matrix_failed = args.matrix && matrix("")? != 0;
+    let mut tally = check.tally().clone();
+    if args.matrix {
+        tally.step("matrix", !matrix_failed);
+    }
+    heading("Result");
+    tally
+        .failures()
+        .iter()
+        .for_each(|failure| eprintln!("failed: {failure}"));
+    println!("{tally}");
+    Ok(u8::from(!tally.is_clean()))
+}
