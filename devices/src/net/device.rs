@@ -16,10 +16,7 @@ use super::ring::Ring;
 use super::rx::{Buffers, Rx};
 use super::throttle::Throttle;
 use super::tx::Tx;
-use super::{
-    HEADER_BYTES, LARGEST_FRAME_BYTES, NetConfig, NetCounters, NetStateV1, Offloads, QUEUE_SIZE,
-    Tap,
-};
+use super::{NetConfig, NetCounters, NetStateV1, Offloads, QUEUE_SIZE, Tap};
 use crate::device::{
     ActivateError, Activation, ActiveQueue, DeviceError, DeviceId, DeviceKind, DeviceSpec, Stopped,
     VirtioDevice,
@@ -36,12 +33,8 @@ const TX_QUEUE: u16 = 1;
 /// thread each.
 const QUEUE_PAIRS: u16 = 1;
 
-/// MTU that a driver assumes when it is told none.
-const DEFAULT_MTU: u16 = 1500;
 /// Lowest MTU the standard allows (§5.1.4.1).
 const MIN_MTU: u16 = 68;
-/// An Ethernet header with one VLAN tag.
-const ETHERNET_BYTES: usize = 18;
 
 const FEATURES: [u32; 14] = [
     VIRTIO_NET_F_CSUM,
@@ -65,7 +58,6 @@ const FEATURES: [u32; 14] = [
 pub struct Net {
     id: DeviceId,
     spec: DeviceSpec,
-    mtu: Option<u16>,
     config_space: [u8; 12],
     tap: Arc<Tap>,
     counters: Arc<NetCounters>,
@@ -107,7 +99,6 @@ impl Net {
                 features: offered(config.mtu),
                 queue_sizes: vec![QUEUE_SIZE; 2],
             },
-            mtu: config.mtu,
             config_space: config_space(config),
             tap: Arc::new(tap),
             counters: Arc::default(),
@@ -127,9 +118,8 @@ impl Net {
         rx: ActiveQueue,
         tx: ActiveQueue,
     ) -> std::io::Result<Worker<Pair>> {
-        let (buffers, frame_bytes) = receive_form(&run, self.mtu);
         let ring = Ring::new(rx, run.memory.clone());
-        let rx = Rx::new(ring, buffers, frame_bytes, self.counters.clone());
+        let rx = Rx::new(ring, receive_form(&run), self.counters.clone());
         let tx = Tx::new(Ring::new(tx, run.memory), self.counters.clone());
         let host = PairHost {
             id: self.id.clone(),
@@ -175,19 +165,12 @@ fn offloads(run: &Activation) -> Offloads {
     }
 }
 
-fn receive_form(run: &Activation, mtu: Option<u16>) -> (Buffers, usize) {
-    let buffers = if run.acked(VIRTIO_NET_F_MRG_RXBUF) {
+fn receive_form(run: &Activation) -> Buffers {
+    if run.acked(VIRTIO_NET_F_MRG_RXBUF) {
         Buffers::Merged
     } else {
         Buffers::Single
-    };
-    let offloads = offloads(run);
-    let frame_bytes = if offloads.checksum && (offloads.tso4 || offloads.tso6) {
-        LARGEST_FRAME_BYTES
-    } else {
-        HEADER_BYTES + ETHERNET_BYTES + usize::from(mtu.unwrap_or(DEFAULT_MTU))
-    };
-    (buffers, frame_bytes)
+    }
 }
 
 /// The receive and the transmit queue, told whether the driver uses event indices.

@@ -30,6 +30,10 @@ mod rx;
 mod state;
 mod sys;
 mod tap;
+#[cfg(any(test, feature = "test-utils"))]
+pub mod testing;
+#[cfg(test)]
+mod tests;
 mod throttle;
 mod tx;
 

@@ -60,6 +60,19 @@ impl Ring {
             .map_err(|source| QueueFault::Ring { queue, source })
     }
 
+    /// How many chains the driver has in the ring that it did not get back, taken or not.
+    pub(super) fn offered(&self) -> Result<usize, QueueFault> {
+        let queue = self.active.index;
+        let offered = self
+            .active
+            .queue
+            .avail_idx(&self.memory, Ordering::Relaxed)
+            .map_err(|source| QueueFault::Ring { queue, source })?;
+        Ok(usize::from(
+            (offered - Wrapping(self.active.queue.next_used())).0,
+        ))
+    }
+
     /// Puts the `count` chains taken last back, to be taken again in the same order.
     pub(super) fn put_back(&mut self, count: usize) {
         for _ in 0..count {

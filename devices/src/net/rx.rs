@@ -31,37 +31,41 @@ struct Reserved {
     pieces: usize,
 }
 
+/// A frame whose beginning fills the reserved chains and whose end is in the spill.
+#[derive(Debug, Clone, Copy)]
+struct Split {
+    in_chains: usize,
+    in_spill: usize,
+}
+
 /// The receive queue: no thread, no epoll, and no descriptor it is not given.
 pub(super) struct Rx {
     ring: Ring,
     buffers: Buffers,
-    /// Room that the longest frame needs, given what the driver lets the tap leave unfinished.
-    frame_bytes: usize,
     /// Chains taken from the ring, oldest first; `pieces` holds their memory.
     reserved: VecDeque<Reserved>,
     reserved_bytes: usize,
     pieces: GuestPieces,
-    /// Most chains that were ever reserved together.
-    most_reserved: usize,
+    /// Most chains that the driver ever had in the ring together.
+    most_offered: usize,
+    /// A frame that needs more chains than the driver had.
+    split: Option<Split>,
+    /// The end of that frame. Empty until the driver first runs short of buffers.
+    spill: Vec<u8>,
     counters: Arc<NetCounters>,
 }
 
 impl Rx {
-    /// `frame_bytes` is the longest frame to expect, header included.
-    pub(super) fn new(
-        ring: Ring,
-        buffers: Buffers,
-        frame_bytes: usize,
-        counters: Arc<NetCounters>,
-    ) -> Self {
+    pub(super) fn new(ring: Ring, buffers: Buffers, counters: Arc<NetCounters>) -> Self {
         Self {
             buffers,
-            frame_bytes,
             reserved: VecDeque::new(),
             reserved_bytes: 0,
             pieces: GuestPieces::new(ring.memory().clone()),
             ring,
-            most_reserved: 0,
+            most_offered: 0,
+            split: None,
+            spill: Vec::new(),
             counters,
         }
     }
@@ -83,14 +87,17 @@ impl Rx {
     pub(super) fn process(&mut self, tap: &impl AsFd) -> Result<Burst, QueueFault> {
         self.ring.decline_kicks()?;
         for _ in 0..BURST_FRAMES {
-            if !self.reserve()? {
+            self.reserve()?;
+            if !self.join()? || self.reserved.is_empty() {
+                if self.ring.ask_for_kick()? {
+                    continue;
+                }
                 return Ok(Burst::Blocked);
             }
             let (pieces, room) = self.room();
-            match receive(&self.pieces, tap, pieces) {
+            match self.read(tap, pieces) {
                 Ok(bytes) if (HEADER_BYTES..=room).contains(&bytes) => self.deliver(bytes)?,
-                // The frame did not fit, and its end is gone.
-                Ok(_) => self.counters.lost_received(),
+                Ok(bytes) => self.split(room, bytes),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(Burst::Idle),
                 // The link is down or gone; the tap is readable again when it comes back.
                 Err(_) => {
@@ -102,8 +109,11 @@ impl Rx {
         Ok(Burst::More)
     }
 
-    /// Puts all reserved chains back.
+    /// Puts all reserved chains back. A frame that waited for more of them is lost.
     pub(super) fn release(&mut self) {
+        if self.split.take().is_some() {
+            self.counters.lost_received();
+        }
         self.ring.put_back(self.reserved.len());
         self.reserved.clear();
         self.reserved_bytes = 0;
@@ -118,22 +128,11 @@ impl Rx {
         }
     }
 
-    /// Takes chains until the longest frame fits; returns whether there is room to read a frame.
-    fn reserve(&mut self) -> Result<bool, QueueFault> {
-        while !self.is_full() {
-            if self.take()? {
-                continue;
-            }
-            self.most_reserved = self.most_reserved.max(self.reserved.len());
-            if self.is_enough() {
-                return Ok(true);
-            }
-            if !self.ring.ask_for_kick()? {
-                return Ok(false);
-            }
-        }
-        self.most_reserved = self.most_reserved.max(self.reserved.len());
-        Ok(true)
+    /// Takes chains until the longest frame fits, as far as there are any.
+    fn reserve(&mut self) -> Result<(), QueueFault> {
+        while !self.is_full() && self.take()? {}
+        self.most_offered = self.most_offered.max(self.ring.offered()?);
+        Ok(())
     }
 
     fn is_full(&self) -> bool {
@@ -142,12 +141,68 @@ impl Rx {
         !self.reserved.is_empty() && (fits || no_more_pieces)
     }
 
-    /// Whether to read although not every frame would fit. A driver that has much less in the ring
-    /// than it had before is about to add more, and waiting for it loses nothing. A driver that
-    /// never offers more gets what fits, or the card would be stuck.
-    fn is_enough(&self) -> bool {
-        let usual = self.reserved.len() * 2 >= self.most_reserved;
-        !self.reserved.is_empty() && (self.reserved_bytes >= self.frame_bytes || usual)
+    /// Reads a frame, with room for the end of one that the reserved chains are too few for.
+    fn read(&mut self, tap: &impl AsFd, pieces: usize) -> io::Result<usize> {
+        let mut nothing_beyond = [0];
+        let beyond = if self.is_full() {
+            nothing_beyond.as_mut_slice()
+        } else {
+            self.spill.resize(LARGEST_FRAME_BYTES, 0);
+            &mut self.spill
+        };
+        loop {
+            match self.pieces.read_from(tap.as_fd(), pieces, beyond) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                result => return result,
+            }
+        }
+    }
+
+    /// Keeps a frame of `bytes` bytes that filled the `room` of all reserved chains and went on in
+    /// the spill, when the driver can be expected to make room for it.
+    fn split(&mut self, room: usize, bytes: usize) {
+        let in_spill = bytes.saturating_sub(room);
+        if bytes < HEADER_BYTES || in_spill >= self.spill.len() || !self.is_refill_due() {
+            self.counters.lost_received();
+        } else {
+            self.split = Some(Split {
+                in_chains: room,
+                in_spill,
+            });
+        }
+    }
+
+    /// A driver that has much less in the ring than it had before is about to add more, and waiting
+    /// for it loses nothing. One that never has more would wait for us while we wait for it.
+    fn is_refill_due(&self) -> bool {
+        !self.is_full() && self.reserved.len() * 2 < self.most_offered
+    }
+
+    /// Delivers a frame that was split, if there are chains enough for it now. Returns whether no
+    /// such frame is left.
+    fn join(&mut self) -> Result<bool, QueueFault> {
+        let Some(Split {
+            in_chains,
+            in_spill,
+        }) = self.split
+        else {
+            return Ok(true);
+        };
+        let bytes = in_chains.saturating_add(in_spill);
+        let fits = bytes <= self.reserved_bytes;
+        if !fits && self.is_refill_due() {
+            return Ok(false);
+        }
+        self.split = None;
+        if !fits {
+            self.counters.lost_received();
+            return Ok(true);
+        }
+        let end = self.spill.get(..in_spill).unwrap_or_default();
+        self.pieces.store(in_chains, end);
+        self.deliver(bytes)?;
+        self.reserve()?;
+        Ok(true)
     }
 
     fn take(&mut self) -> Result<bool, QueueFault> {
@@ -201,14 +256,5 @@ impl Rx {
         self.ring.publish(used)?;
         self.counters.received();
         Ok(())
-    }
-}
-
-fn receive(room: &GuestPieces, tap: &impl AsFd, pieces: usize) -> io::Result<usize> {
-    loop {
-        match room.read_from(tap.as_fd(), pieces) {
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            result => return result,
-        }
     }
 }

@@ -9,7 +9,7 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-use vm_memory::{GuestAddress, GuestMemory, GuestMemoryError, Permissions};
+use vm_memory::{GuestAddress, GuestMemory, GuestMemoryError, Permissions, VolatileSlice};
 
 use crate::device::Memory;
 
@@ -85,18 +85,22 @@ impl GuestPieces {
         result(written)
     }
 
-    /// Reads one frame from `fd` into the first `count` pieces and one byte beyond them. A result
-    /// above the length of those pieces means that the frame did not fit and its end is lost.
-    pub(super) fn read_from(&self, fd: BorrowedFd<'_>, count: usize) -> io::Result<usize> {
-        let mut beyond = 0_u8;
+    /// Reads one frame from `fd` into the first `count` pieces, and what does not fit there into
+    /// `beyond`. A frame that ends in the last byte of `beyond` may have lost its end.
+    pub(super) fn read_from(
+        &self,
+        fd: BorrowedFd<'_>,
+        count: usize,
+        beyond: &mut [u8],
+    ) -> io::Result<usize> {
         let mut vecs = [const { MaybeUninit::<libc::iovec>::uninit() }; IOVEC_MAX];
         let pieces = self
             .pieces
             .get(..count.min(IOVEC_MAX - 1))
             .unwrap_or(&self.pieces);
         let beyond_vec = libc::iovec {
-            iov_base: (&raw mut beyond).cast(),
-            iov_len: 1,
+            iov_base: beyond.as_mut_ptr().cast(),
+            iov_len: beyond.len(),
         };
         let mut filled: libc::c_int = 0;
         for (slot, vec) in vecs
@@ -107,9 +111,9 @@ impl GuestPieces {
             filled += 1;
         }
         // SAFETY: the first `filled` entries of `vecs` were initialised just above. All but the last
-        // are mapped guest memory by the invariant of `GuestPieces`; the last is the local `beyond`,
-        // which outlives the call. Guest memory is never borrowed as a Rust reference, so that the
-        // kernel may write it.
+        // are mapped guest memory by the invariant of `GuestPieces`, which is never borrowed as a
+        // Rust reference, so that the kernel may write it; the last is `beyond`, borrowed mutably
+        // until the call returns.
         let read = unsafe { libc::readv(fd.as_raw_fd(), vecs.as_ptr().cast(), filled) };
         result(read)
     }
@@ -117,26 +121,22 @@ impl GuestPieces {
     /// Overwrites the bytes from `offset` on, counted over all pieces. Bytes beyond the last piece
     /// are ignored.
     pub(super) fn store(&self, offset: usize, bytes: &[u8]) {
-        let mut start = 0_usize;
+        let mut skip = offset;
+        let mut bytes = bytes;
         for Piece(vec) in &self.pieces {
-            let end = start.saturating_add(vec.iov_len);
-            for (at, byte) in (offset..).zip(bytes) {
-                if at >= start && at < end {
-                    // SAFETY: `at - start` is below this piece's length, and the piece is mapped
-                    // guest memory by the invariant of `GuestPieces`. Volatile, because the guest
-                    // may look at the same byte.
-                    unsafe {
-                        vec.iov_base
-                            .cast::<u8>()
-                            .add(at - start)
-                            .write_volatile(*byte)
-                    };
-                }
-            }
-            if end >= offset.saturating_add(bytes.len()) {
+            if bytes.is_empty() {
                 return;
             }
-            start = end;
+            // SAFETY: the piece is mapped guest memory of that length by the invariant of
+            // `GuestPieces`, and the slice does not outlive `self`. Volatile slices tolerate a guest
+            // that looks at the same bytes.
+            let piece = unsafe { VolatileSlice::new(vec.iov_base.cast(), vec.iov_len) };
+            if let Ok(room) = piece.offset(skip) {
+                let (here, rest) = bytes.split_at(bytes.len().min(room.len()));
+                room.copy_from(here);
+                bytes = rest;
+            }
+            skip = skip.saturating_sub(vec.iov_len);
         }
     }
 }
