@@ -1,6 +1,7 @@
 //! The card against a driver in guest memory, and a datagram socket or a real tap as its wire.
 
 mod device;
+mod garbage;
 mod rx;
 mod tap;
 mod tx;
