@@ -31,6 +31,11 @@ impl MmioDriver {
         }
     }
 
+    /// The interrupt line, to wait on while the driver is busy.
+    pub fn irq(&self) -> EventFd {
+        self.irq.try_clone().unwrap()
+    }
+
     /// Reads a register.
     pub fn read(&mut self, register: u64) -> u32 {
         let mut value = [0; 4];

@@ -212,9 +212,7 @@ fn registers_take_aligned_words_only() {
         (STATUS + 1, 4),
         (STATUS - 1, 4),
     ] {
-        driver
-            .transport
-            .write(offset, &vec![ACKNOWLEDGE as u8; width]);
+        driver.transport.write(offset, &vec![1; width]);
         assert_eq!(driver.status(), 0, "write of {width} at {offset:#x}");
     }
     for (offset, width) in [

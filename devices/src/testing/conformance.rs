@@ -1,1 +1,0 @@
-//! What every device has to stand.

@@ -1,0 +1,125 @@
+//! One device of every kind, with handles that any machine has.
+
+use std::fs::File;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::net::UnixDatagram;
+
+use rustix::fs::{MemfdFlags, memfd_create};
+
+use crate::blk::{Access, BlkConfig, Discard, Engine};
+use crate::device::{DeviceId, VirtioDevice};
+use crate::net::{MacAddr, NetConfig, Tap};
+use crate::registry::{DeviceConfig, HostHandles, Position};
+use crate::rng::RngConfig;
+use crate::state::StateBlob;
+
+const DISK_BYTES: u64 = 1 << 20;
+
+/// Two frames wait on every tap: a header of 12 bytes each, and something after it.
+const FRAMES: [usize; 2] = [72, 1526];
+
+/// A device to check, built anew as often as needed.
+#[derive(Debug, Clone)]
+pub struct Subject {
+    /// What to call it when it fails.
+    pub name: &'static str,
+    config: DeviceConfig,
+}
+
+impl Subject {
+    /// Builds the device, from `saved` state when there is one.
+    ///
+    /// # Panics
+    /// When it is refused.
+    pub fn build(&self, saved: Option<StateBlob>) -> Box<dyn VirtioDevice> {
+        self.try_build(saved)
+            .unwrap_or_else(|error| panic!("{}: {error}", self.name))
+    }
+
+    /// As [`build`](Self::build), for state that may be refused.
+    ///
+    /// # Errors
+    /// When the registry refuses the device.
+    pub fn try_build(
+        &self,
+        saved: Option<StateBlob>,
+    ) -> Result<Box<dyn VirtioDevice>, crate::registry::BuildError> {
+        self.config.build(&mut handles(&self.config), saved)
+    }
+}
+
+/// Every device of the registry, in every form that has code of its own.
+pub fn subjects() -> Vec<Subject> {
+    let blk = |name, access, engine| Subject {
+        name,
+        config: DeviceConfig::Blk(BlkConfig {
+            id: DeviceId::new("disk0"),
+            position: Position(0),
+            access,
+            serial: Some("conformance".to_owned()),
+            engine,
+            discard: Discard::Offer,
+        }),
+    };
+    let net = Subject {
+        name: "net",
+        config: DeviceConfig::Net(NetConfig {
+            id: DeviceId::new("net0"),
+            position: Position(1),
+            mac: MacAddr([2, 0, 0, 0, 0, 1]),
+            mtu: Some(1500),
+        }),
+    };
+    let rng = Subject {
+        name: "rng",
+        config: DeviceConfig::Rng(RngConfig {
+            id: DeviceId::new("rng0"),
+            position: Position(2),
+        }),
+    };
+    vec![
+        blk(
+            "blk, writable, io_uring where there is one",
+            Access::ReadWrite,
+            Engine::Auto,
+        ),
+        blk(
+            "blk, writable, synchronous",
+            Access::ReadWrite,
+            Engine::Sync,
+        ),
+        blk("blk, read-only", Access::ReadOnly, Engine::Sync),
+        net,
+        rng,
+    ]
+}
+
+/// What the device needs from the host; each kind says so here.
+fn handles(config: &DeviceConfig) -> HostHandles {
+    let mut host = HostHandles::default();
+    match config {
+        DeviceConfig::Blk(blk) => host.add_disk(blk.id.clone(), disk(blk.access)),
+        DeviceConfig::Net(net) => host.add_taps(net.id.clone(), vec![tap()]),
+        DeviceConfig::Rng(_) => {}
+    }
+    host
+}
+
+fn disk(access: Access) -> File {
+    let image = File::from(memfd_create("conformance", MemfdFlags::CLOEXEC).unwrap());
+    image.set_len(DISK_BYTES).unwrap();
+    match access {
+        Access::ReadWrite => image,
+        Access::ReadOnly => File::open(format!("/proc/self/fd/{}", image.as_raw_fd())).unwrap(),
+    }
+}
+
+fn tap() -> Tap {
+    let (card, host) = UnixDatagram::pair().unwrap();
+    for bytes in FRAMES {
+        let mut frame = vec![0x55; bytes];
+        frame.get_mut(..12).unwrap().fill(0);
+        host.send(&frame).unwrap();
+    }
+    Tap::over_datagrams(OwnedFd::from(card)).unwrap()
+}

@@ -1,0 +1,48 @@
+use proptest::prelude::{any, prop, proptest};
+
+use super::{CHECKS, subjects};
+use crate::testing::{MmioDriver, fuzz, guest_memory};
+
+#[test]
+fn every_device_passes_every_check() {
+    for subject in subjects() {
+        for (name, check) in CHECKS {
+            println!("{}: {name}", subject.name);
+            check(&subject);
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_register_access_to_any_device_is_survived(
+        garbage in prop::collection::vec(any::<u8>(), 0..512),
+    ) {
+        for subject in subjects() {
+            let mut driver = MmioDriver::new(subject.build(None), &guest_memory());
+            fuzz::access_registers(&mut driver, &garbage);
+            driver.start();
+        }
+    }
+
+    #[test]
+    fn any_rings_are_survived_by_any_device(garbage in prop::collection::vec(any::<u8>(), 0..2048)) {
+        for subject in subjects() {
+            fuzz::device(&subject, &garbage);
+        }
+    }
+
+    #[test]
+    fn any_configuration_access_to_any_device_is_survived(
+        accesses in prop::collection::vec((any::<u64>(), 0usize..9), 0..64),
+    ) {
+        for subject in subjects() {
+            let mut device = subject.build(None);
+            for (offset, width) in &accesses {
+                let mut data = vec![0xff; *width];
+                device.write_config(*offset, &data);
+                device.read_config(*offset, &mut data);
+            }
+        }
+    }
+}
