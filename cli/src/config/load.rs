@@ -44,11 +44,6 @@ impl ConfigDir {
         Self { path }
     }
 
-    /// The directory's path.
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
-    }
-
     /// Reads `host.toml` or `host.json`; an absent one is empty.
     ///
     /// # Errors

@@ -22,7 +22,5 @@ mod values;
 pub(crate) use host::HostFile;
 pub(crate) use load::{ConfigDir, ConfigError, LoadedSlot};
 pub(crate) use problem::{Located, Problem};
-pub(crate) use slot::{
-    BootFile, Common, DataFile, DiskFile, DiskTuning, NetFile, Setting, SlotFile,
-};
+pub(crate) use slot::{BootFile, DataFile, DiskFile, DiskTuning, NetFile, Setting};
 pub(crate) use values::{AbsolutePath, Discovery, Engine, Identity};

@@ -56,7 +56,7 @@ pub(super) fn check(disk: &Disk, create: &Create) -> Result<(), DiskError> {
     }
     match &create.template {
         Some(template) => copy::open_template(disk, create, template).map(drop),
-        None => mkfs_program(disk).map(drop),
+        None => require_mkfs(disk).map(drop),
     }
 }
 
@@ -78,7 +78,7 @@ pub(super) fn bytes(mib: u64) -> u64 {
 }
 
 fn make_filesystem(disk: &Disk, create: &Create, temporary: &Temporary) -> Result<(), DiskError> {
-    let program = mkfs_program(disk)?;
+    let program = require_mkfs(disk)?;
     let size = bytes(create.size_mib.unwrap_or_default());
     temporary
         .file
@@ -113,17 +113,20 @@ fn make_filesystem(disk: &Disk, create: &Create, temporary: &Temporary) -> Resul
 }
 
 /// Where mkfs.ext4 is. A service's PATH often lacks the sbin directories.
-fn mkfs_program(disk: &Disk) -> Result<PathBuf, DiskError> {
+pub(crate) fn mkfs_program() -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let sbin = ["/usr/sbin", "/sbin"].map(PathBuf::from);
     std::env::split_paths(&path)
         .chain(sbin)
         .map(|directory| directory.join("mkfs.ext4"))
         .find(|program| program.is_file())
-        .ok_or_else(|| DiskError::NoMkfs {
-            id: disk.id.clone(),
-            path: disk.path.clone(),
-        })
+}
+
+fn require_mkfs(disk: &Disk) -> Result<PathBuf, DiskError> {
+    mkfs_program().ok_or_else(|| DiskError::NoMkfs {
+        id: disk.id.clone(),
+        path: disk.path.clone(),
+    })
 }
 
 /// A directory that was made for the image and goes again when the image does not come.

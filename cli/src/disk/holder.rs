@@ -39,7 +39,7 @@ impl fmt::Display for Holder {
 
 impl Holder {
     /// Looks for the process that holds a lock on `file`.
-    pub(super) fn find(file: &File) -> Self {
+    pub(crate) fn find(file: &File) -> Self {
         let Ok(wanted) = file.metadata() else {
             return Self::Unknown;
         };

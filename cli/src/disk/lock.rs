@@ -11,7 +11,7 @@ use crate::resolve::Use;
 
 /// How an attempt to lock ended.
 #[derive(Debug)]
-pub(super) enum Locking {
+pub(crate) enum Locking {
     /// The file is ours as long as it is open.
     Held,
     /// Another open file excludes us.
@@ -24,7 +24,7 @@ pub(super) enum Locking {
 ///
 /// # Errors
 /// When the host refuses for a reason that says nothing about other users of the file.
-pub(super) fn try_lock(file: &File, usage: Use) -> io::Result<Locking> {
+pub(crate) fn try_lock(file: &File, usage: Use) -> io::Result<Locking> {
     let kind = match usage {
         Use::ReadOnly => libc::F_RDLCK,
         Use::Exclusive => libc::F_WRLCK,

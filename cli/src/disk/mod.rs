@@ -14,7 +14,9 @@ mod tests;
 use std::io;
 use std::path::PathBuf;
 
+pub(crate) use self::create::mkfs_program;
 pub(crate) use self::holder::Holder;
+pub(crate) use self::lock::{Locking, try_lock};
 pub(crate) use self::open::{Presence, inspect, open};
 
 /// Why a disk can not be used.

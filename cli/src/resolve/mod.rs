@@ -107,6 +107,22 @@ impl Slot {
     }
 }
 
+/// The network part of a slot alone: what `net` needs before there is anything to boot.
+///
+/// # Errors
+/// When the slot has no index, or its network tables are wrong.
+pub(crate) fn network(loaded: &LoadedSlot) -> Result<(SlotNet, Vec<Nic>), ConfigError> {
+    let mut problems = Vec::new();
+    let net = index(loaded, &mut problems).map(|index| SlotNet::new(loaded.name.clone(), index));
+    let nics = net
+        .as_ref()
+        .map(|net| nics::resolve(loaded, net, &mut problems));
+    match (net, nics) {
+        (Some(net), Some(nics)) if problems.is_empty() => Ok((net, nics)),
+        _ => Err(ConfigError::Invalid { problems }),
+    }
+}
+
 /// The index comes from the name `slotN`; any other name needs one of its own.
 fn index(loaded: &LoadedSlot, problems: &mut Vec<Problem>) -> Option<SlotIndex> {
     let derived = loaded.name.index();

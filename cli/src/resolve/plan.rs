@@ -1,13 +1,119 @@
 //! From a [`Slot`] to what the `vmm` and `devices` crates take. The only file that knows both.
 
-use super::Slot;
-use crate::config::{HostFile, LoadedSlot, Problem};
+use devices::blk::{Access, BlkConfig, Discard, Engine};
+use devices::device::DeviceId;
+use devices::net::{MacAddr, NetConfig};
+use devices::registry::{DeviceConfig, Position};
+use devices::rng::RngConfig;
+use vmm::arch::layout::{MAX_RAM_MIB, MIN_RAM_MIB};
+use vmm::boot::{BootConfig, BootSource};
+use vmm::config::{Discovery, VmConfig};
 
-/// Checks the limits of the machine model.
+use super::{Boot, Disk, Nic, Slot, Use};
+use crate::config::{self, HostFile, LoadedSlot, Problem};
+
+/// Name of the entropy source.
+const RNG_ID: &str = "rng0";
+
+/// The machine of a slot.
+pub(crate) fn vm_config(slot: &Slot) -> VmConfig {
+    let disks = slot.disks.iter().map(|disk| DeviceConfig::Blk(blk(disk)));
+    let nics = slot.nics.iter().map(|nic| DeviceConfig::Net(net(nic)));
+    let rng = DeviceConfig::Rng(RngConfig {
+        id: DeviceId::new(RNG_ID),
+        position: Position(slot.rng_position),
+    });
+    VmConfig {
+        name: slot.name.to_string(),
+        vcpus: slot.machine.vcpus,
+        memory_mib: slot.machine.memory_mib,
+        uuid: slot.machine.uuid,
+        boot: boot(slot),
+        discovery: match slot.boot.discovery {
+            config::Discovery::Acpi => Discovery::Acpi,
+            config::Discovery::Cmdline => Discovery::Cmdline,
+        },
+        devices: disks.chain(nics).chain([rng]).collect(),
+    }
+}
+
+/// The name under which a disk's open image is handed over.
+pub(crate) fn disk_id(disk: &Disk) -> DeviceId {
+    DeviceId::new(disk.id.as_str())
+}
+
+/// The name under which a card's open tap is handed over.
+pub(crate) fn nic_id(nic: &Nic) -> DeviceId {
+    DeviceId::new(nic.id.as_str())
+}
+
+fn blk(disk: &Disk) -> BlkConfig {
+    BlkConfig {
+        id: disk_id(disk),
+        position: Position(disk.position),
+        access: match disk.usage {
+            Use::ReadOnly => Access::ReadOnly,
+            Use::Exclusive => Access::ReadWrite,
+        },
+        serial: disk.serial.clone(),
+        engine: match disk.engine {
+            config::Engine::Auto => Engine::Auto,
+            config::Engine::IoUring => Engine::IoUring,
+            config::Engine::Sync => Engine::Sync,
+        },
+        discard: if disk.discard {
+            Discard::Offer
+        } else {
+            Discard::Hide
+        },
+    }
+}
+
+fn net(nic: &Nic) -> NetConfig {
+    NetConfig {
+        id: nic_id(nic),
+        position: Position(nic.position),
+        mac: MacAddr(nic.mac),
+        mtu: nic.mtu,
+    }
+}
+
+fn boot(slot: &Slot) -> BootConfig {
+    let Boot {
+        source,
+        init,
+        params,
+        ..
+    } = &slot.boot;
+    BootConfig {
+        source: match source.clone() {
+            super::BootSource::Bootstrap { image, toplevel } => {
+                BootSource::Bootstrap { image, toplevel }
+            }
+            super::BootSource::Toplevel { path } => BootSource::Toplevel { path },
+            super::BootSource::Files { kernel, initrd } => BootSource::Files { kernel, initrd },
+        },
+        params: params.clone(),
+        init: init.clone(),
+        cache_dir: Some(slot.paths.cache_dir.clone()),
+    }
+}
+
+/// Checks the limits of the machine model that the schema does not know.
 pub(super) fn check_limits(
-    _slot: &Slot,
-    _host: &HostFile,
-    _loaded: &LoadedSlot,
-    _problems: &mut Vec<Problem>,
+    slot: &Slot,
+    host: &HostFile,
+    loaded: &LoadedSlot,
+    problems: &mut Vec<Problem>,
 ) {
+    let mib = slot.machine.memory_mib;
+    if (MIN_RAM_MIB..=MAX_RAM_MIB).contains(&mib) {
+        return;
+    }
+    let own = &loaded.file.common.machine.memory;
+    if let Some(set) = own.as_ref().or(host.defaults.machine.memory.as_ref()) {
+        problems.push(set.problem(format!(
+            "expected {MIN_RAM_MIB} MiB to {MAX_RAM_MIB} MiB of memory, found {mib} MiB"
+        )));
+    }
 }

@@ -1,0 +1,254 @@
+//! `run --dry-run`: the full plan of a slot, without starting or making anything.
+
+use hostnet::inspect::{Link, LinkKind, inspect};
+use serde::Serialize;
+use vmm::boot::{PayloadSummary, open};
+use vmm::machine::plan::{MachinePlan, plan};
+
+use super::{CommandError, Context};
+use crate::args::Run;
+use crate::disk::{self, Presence};
+use crate::exit::Exit;
+use crate::output::{Report, or_dash, pairs, print, size, table};
+use crate::resolve::{self, Disk, Nic, Slot};
+
+/// Prints the plan of a slot.
+pub(super) fn dry_run(args: &Run, context: &Context) -> Result<Exit, CommandError> {
+    let (_, slot) = context.slot(&args.slot)?;
+    let plan = Plan::of(slot)?;
+    print(&plan, context.format).map_err(CommandError::on("print the plan"))?;
+    Ok(Exit::Success)
+}
+
+#[derive(Serialize)]
+struct Plan {
+    slot: Slot,
+    kernel: PayloadSummary,
+    cmdline: String,
+    machine: MachinePlan,
+    disks: Vec<PlannedDisk>,
+    taps: Vec<PlannedTap>,
+}
+
+#[derive(Serialize)]
+struct PlannedDisk {
+    id: String,
+    #[serde(flatten)]
+    presence: Presence,
+}
+
+#[derive(Serialize)]
+struct PlannedTap {
+    id: String,
+    name: String,
+    state: &'static str,
+}
+
+impl Plan {
+    fn of(slot: Slot) -> Result<Self, CommandError> {
+        let disks = slot
+            .disks
+            .iter()
+            .map(planned_disk)
+            .collect::<Result<_, _>>()?;
+        let taps = slot
+            .nics
+            .iter()
+            .map(planned_tap)
+            .collect::<Result<_, _>>()?;
+        let config = resolve::plan::vm_config(&slot);
+        let payload = open(&config.boot)?;
+        let machine = plan(&config);
+        let mut words = vec![payload.params().to_owned()];
+        words.extend(machine.extra_params.iter().cloned());
+        let cmdline = words.join(" ").trim().to_owned();
+        Ok(Self {
+            slot,
+            kernel: payload.describe(),
+            cmdline,
+            machine,
+            disks,
+            taps,
+        })
+    }
+}
+
+fn planned_disk(disk: &Disk) -> Result<PlannedDisk, CommandError> {
+    Ok(PlannedDisk {
+        id: disk.id.clone(),
+        presence: disk::inspect(disk)?,
+    })
+}
+
+fn planned_tap(nic: &Nic) -> Result<PlannedTap, CommandError> {
+    // The bridge is not looked at; any name does.
+    let observed = inspect(&nic.tap, &nic.tap)?;
+    let state = match observed.tap.as_ref() {
+        None => "missing: run `slotvmm net apply`",
+        Some(Link {
+            kind: LinkKind::Tap {
+                multi_queue: false, ..
+            },
+            ..
+        }) => "present",
+        Some(Link {
+            kind: LinkKind::Tap {
+                multi_queue: true, ..
+            },
+            ..
+        }) => "made for several queues",
+        Some(_) => "not a tap",
+    };
+    Ok(PlannedTap {
+        id: nic.id.clone(),
+        name: nic.tap.to_string(),
+        state,
+    })
+}
+
+impl Report for Plan {
+    fn text(&self) -> String {
+        let sections = [
+            ("Slot", self.about()),
+            ("Memory", self.memory()),
+            ("Devices", self.devices()),
+            ("Disks", self.disk_table()),
+            ("Network", self.network()),
+        ];
+        let sections = sections.map(|(title, body)| format!("{title}\n{}", indented(&body)));
+        sections.join("\n\n")
+    }
+}
+
+impl Plan {
+    fn about(&self) -> String {
+        let machine = &self.slot.machine;
+        let kernel = &self.kernel;
+        let initrd = kernel
+            .initrd
+            .as_ref()
+            .map(|initrd| format!("{}, {}", initrd.path, size(initrd.bytes)));
+        pairs([
+            (
+                "name",
+                format!("{} (index {})", self.slot.name, self.slot.index.get()),
+            ),
+            ("UUID", machine.uuid.to_string()),
+            ("vCPUs", machine.vcpus.to_string()),
+            ("memory", format!("{} MiB", machine.memory_mib)),
+            ("kernel", format!("{} ({})", kernel.kernel, kernel.format)),
+            ("version", or_dash(kernel.version.as_ref())),
+            ("found by", kernel.found_by.clone()),
+            ("cache", kernel.cache.to_string()),
+            ("initrd", or_dash(initrd)),
+            ("parameters", self.cmdline.clone()),
+            (
+                "control",
+                self.slot.paths.control_socket.display().to_string(),
+            ),
+            (
+                "console",
+                self.slot.paths.console_socket.display().to_string(),
+            ),
+        ])
+    }
+
+    fn memory(&self) -> String {
+        let rows = self.machine.memory.iter().map(|range| {
+            let bytes = range.end.saturating_sub(range.start).saturating_add(1);
+            [
+                address(range.start),
+                address(range.end),
+                range.kind.to_owned(),
+                size(bytes),
+            ]
+        });
+        table(["START", "END", "KIND", "SIZE"], rows)
+    }
+
+    fn devices(&self) -> String {
+        let rows = self.machine.devices.iter().map(|device| {
+            [
+                or_dash(device.position),
+                device.id.clone(),
+                device.kind.to_owned(),
+                device.registers.clone(),
+                or_dash(device.gsi),
+            ]
+        });
+        table(["POSITION", "DEVICE", "KIND", "REGISTERS", "GSI"], rows)
+    }
+
+    fn disk_table(&self) -> String {
+        let rows = self
+            .slot
+            .disks
+            .iter()
+            .zip(&self.disks)
+            .map(|(disk, planned)| {
+                let state = match &planned.presence {
+                    Presence::Present { bytes } => size(*bytes),
+                    Presence::WillBeCreated => creation(disk),
+                    Presence::InUse { bytes, holder } => {
+                        format!("{}, in use by {holder}", size(*bytes))
+                    }
+                };
+                let usage = match disk.usage {
+                    resolve::Use::ReadOnly => "read-only",
+                    resolve::Use::Exclusive => "writable",
+                };
+                [
+                    disk.id.clone(),
+                    disk.path.display().to_string(),
+                    usage.to_owned(),
+                    state,
+                ]
+            });
+        table(["DISK", "PATH", "USE", "STATE"], rows)
+    }
+
+    fn network(&self) -> String {
+        let rows = self.slot.nics.iter().zip(&self.taps).map(|(nic, tap)| {
+            let bridge = or_dash(nic.bridge.as_ref());
+            [
+                nic.id.clone(),
+                tap.name.clone(),
+                tap.state.to_owned(),
+                bridge,
+                nic.mac_text(),
+            ]
+        });
+        table(["NETWORK", "TAP", "STATE", "BRIDGE", "MAC"], rows)
+    }
+}
+
+fn creation(disk: &Disk) -> String {
+    match &disk.create {
+        Some(resolve::Create {
+            template: Some(template),
+            ..
+        }) => {
+            format!("will be copied from {}", template.display())
+        }
+        Some(resolve::Create {
+            size_mib: Some(mib),
+            label,
+            ..
+        }) => {
+            format!(
+                "will be created: {}, ext4, label {label}",
+                size(mib.saturating_mul(1 << 20))
+            )
+        }
+        _ => "missing".to_owned(),
+    }
+}
+
+fn address(value: u64) -> String {
+    format!("{value:#012x}")
+}
+
+fn indented(text: &str) -> String {
+    let lines: Vec<String> = text.lines().map(|line| format!("  {line}")).collect();
+    lines.join("\n")
+}

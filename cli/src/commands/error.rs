@@ -1,0 +1,159 @@
+//! Every way a command fails, and the exit code of each.
+
+use std::io;
+
+use hostnet::apply::ApplyError;
+use hostnet::inspect::InspectError;
+use hostnet::plan::PlanError;
+use hostnet::slot::{NameError, SlotName};
+use hostnet::tap::TapError;
+use vmm::kvm::KvmError;
+use vmm::machine::MachineError;
+use vmm::vm::{BootError, RunError};
+
+use crate::client::ClientError;
+use crate::config::ConfigError;
+use crate::disk::DiskError;
+use crate::exit::Exit;
+use crate::rundir::RunDirError;
+
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CommandError {
+    /// What was typed names no slot.
+    #[error(transparent)]
+    Name(#[from] NameError),
+    /// The configuration is wrong.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A disk can not be used.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    /// A tap can not be opened.
+    #[error(transparent)]
+    Tap(#[from] TapError),
+    /// An open tap does not suit.
+    #[error(transparent)]
+    TapSettings(#[from] devices::net::TapError),
+    /// The slot's directory can not be claimed.
+    #[error("{slot} can not be run")]
+    RunDir {
+        /// The slot.
+        slot: SlotName,
+        /// Why.
+        #[source]
+        source: RunDirError,
+    },
+    /// The kernel can not be found.
+    #[error(transparent)]
+    Open(#[from] vmm::boot::OpenError),
+    /// The machine does not boot.
+    #[error(transparent)]
+    Boot(#[from] BootError),
+    /// The machine can not go on.
+    #[error(transparent)]
+    Run(#[from] RunError),
+    /// A running slot can not be asked.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// The network can not be looked at.
+    #[error(transparent)]
+    Inspect(#[from] InspectError),
+    /// The network can not become what it should be.
+    #[error(transparent)]
+    NetPlan(#[from] PlanError),
+    /// The network was not changed.
+    #[error(transparent)]
+    Apply(#[from] ApplyError),
+    /// There is no such user.
+    #[error("There is no user {user}: expected a name in the user database, or a number")]
+    NoUser {
+        /// Who was asked for.
+        user: String,
+    },
+    /// The slot has no bridge to make.
+    #[error("{slot} has no bridge of its own: its first network card is configured without one")]
+    NoBridge {
+        /// The slot.
+        slot: SlotName,
+    },
+    /// Anything else that the host refused.
+    #[error("Failed to {action}")]
+    Host {
+        /// What was being done.
+        action: &'static str,
+        /// What the host said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl CommandError {
+    /// For `map_err`: names what failed.
+    pub(crate) fn on(action: &'static str) -> impl Fn(io::Error) -> Self {
+        move |source| Self::Host { action, source }
+    }
+
+    /// The exit code.
+    pub(crate) fn exit(&self) -> Exit {
+        match self {
+            Self::Name(_) => Exit::Usage,
+            Self::Config(_) | Self::Open(_) | Self::NoBridge { .. } => Exit::Config,
+            Self::Disk(error) => of_disk(error),
+            Self::RunDir {
+                source: RunDirError::AlreadyRunning { .. },
+                ..
+            } => Exit::DiskLocked,
+            Self::Boot(error) => of_boot(error),
+            Self::Client(_) | Self::Run(_) => Exit::Failed,
+            Self::Tap(_)
+            | Self::TapSettings(_)
+            | Self::Inspect(_)
+            | Self::NetPlan(_)
+            | Self::Apply(_)
+            | Self::NoUser { .. }
+            | Self::RunDir { .. }
+            | Self::Host { .. } => Exit::Host,
+        }
+    }
+}
+
+fn of_disk(error: &DiskError) -> Exit {
+    match error {
+        DiskError::Locked { .. } => Exit::DiskLocked,
+        DiskError::Missing { .. }
+        | DiskError::Dangling { .. }
+        | DiskError::Kind { .. }
+        | DiskError::Size { .. }
+        | DiskError::TemplateTooLarge { .. } => Exit::Config,
+        DiskError::NoDirectory { .. }
+        | DiskError::Denied { .. }
+        | DiskError::NoLocks { .. }
+        | DiskError::Create { .. }
+        | DiskError::Mkfs { .. }
+        | DiskError::NoMkfs { .. }
+        | DiskError::Host { .. } => Exit::Host,
+    }
+}
+
+fn of_boot(error: &BootError) -> Exit {
+    match error {
+        BootError::Config(_) | BootError::Open(_) | BootError::Load(_) => Exit::Config,
+        BootError::Machine(MachineError::Kvm(error)) => of_kvm(error),
+        BootError::Machine(_)
+        | BootError::Memory(_)
+        | BootError::Vcpu(_)
+        | BootError::Host { .. } => Exit::Host,
+        BootError::LoaderPanicked => Exit::Failed,
+    }
+}
+
+fn of_kvm(error: &KvmError) -> Exit {
+    match error {
+        KvmError::NoHardware | KvmError::Version { .. } | KvmError::Lacks { .. } => Exit::CannotRun,
+        KvmError::Absent(_)
+        | KvmError::Denied(_)
+        | KvmError::Open(_)
+        | KvmError::Operation { .. } => Exit::Host,
+    }
+}

@@ -1,0 +1,114 @@
+//! One file per verb. Each takes what was typed and the [`Context`], and returns how it ended.
+
+mod completion;
+mod config;
+mod console;
+mod doctor;
+mod dry_run;
+mod error;
+mod lifecycle;
+mod list;
+mod net;
+mod phases;
+mod run;
+mod status;
+mod stop;
+
+use std::path::Path;
+use std::time::Instant;
+
+use hostnet::slot::{NameError, SlotName};
+
+pub(crate) use self::error::CommandError;
+use crate::args::{Command, Global};
+use crate::client::Client;
+use crate::config::{ConfigDir, HostFile, LoadedSlot};
+use crate::exit::Exit;
+use crate::output::Format;
+use crate::resolve::{Paths, Slot};
+
+/// What every command needs.
+#[derive(Debug)]
+pub(crate) struct Context {
+    /// Where the configuration lies.
+    pub(crate) config: ConfigDir,
+    /// How to print.
+    pub(crate) format: Format,
+    /// When the process started.
+    pub(crate) started: Instant,
+}
+
+impl Context {
+    /// From the options of every command.
+    pub(crate) fn new(global: &Global, started: Instant) -> Self {
+        let format = if global.json {
+            Format::Json
+        } else {
+            Format::Text
+        };
+        Self {
+            config: ConfigDir::new(global.config.clone()),
+            format,
+            started,
+        }
+    }
+
+    /// The slot that `argument` names: a slot's name, or the path of its file.
+    fn slot(&self, argument: &str) -> Result<(HostFile, Slot), CommandError> {
+        let host = self.config.host()?;
+        let loaded = self.load(argument)?;
+        let slot = Slot::resolve(&host, &loaded)?;
+        Ok((host, slot))
+    }
+
+    fn load(&self, argument: &str) -> Result<LoadedSlot, CommandError> {
+        let is_path = argument.contains('/')
+            || Path::new(argument)
+                .extension()
+                .is_some_and(|ext| ext == "toml" || ext == "json");
+        Ok(if is_path {
+            self.config.slot_file(Path::new(argument))?
+        } else {
+            self.config.slot(&name(argument)?)?
+        })
+    }
+
+    /// The directories of this host.
+    fn paths(&self) -> Result<Paths, CommandError> {
+        Ok(Paths::of(&self.config.host()?))
+    }
+
+    /// The control socket of a running slot. Its own file is not read: a slot can be stopped
+    /// while its file is being edited.
+    fn client(&self, argument: &str) -> Result<Client, CommandError> {
+        let name = name(argument)?;
+        let socket = self.paths()?.control_socket(&name);
+        Ok(Client::new(name, socket))
+    }
+}
+
+fn name(argument: &str) -> Result<SlotName, NameError> {
+    argument.parse()
+}
+
+/// Does what was asked.
+///
+/// # Errors
+/// When it can not be done; the error knows its exit code.
+pub(crate) fn dispatch(command: &Command, context: &Context) -> Result<Exit, CommandError> {
+    match command {
+        Command::Run(args) if args.dry_run => dry_run::dry_run(args, context),
+        Command::Run(args) => run::run(args, context),
+        Command::Stop(args) => stop::stop(args, context),
+        Command::Pause(args) => lifecycle::pause(args, context),
+        Command::Resume(args) => lifecycle::resume(args, context),
+        Command::Status(args) => status::status(args, context),
+        Command::List => list::list(context),
+        Command::Console(args) => console::console(args, context),
+        Command::Config(command) => config::config(command, context),
+        Command::Net(command) => net::net(command, context),
+        Command::Doctor(args) => doctor::doctor(args, context),
+        Command::Completion(args) => completion::completion(args),
+        Command::Version => completion::version(context),
+    }
+}

@@ -1,0 +1,197 @@
+//! `run`: one slot, from its configuration to the end of its guest.
+
+use std::fs::File;
+use std::io::{self, stdout};
+use std::os::fd::AsFd as _;
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+
+use devices::net::Tap;
+use devices::registry::HostHandles;
+use nix::sys::signalfd::SignalFd;
+use serde::Serialize;
+use vmm::console::ConsoleEnds;
+use vmm::kvm::HostPolicy;
+use vmm::phases::{Phase, Phases};
+use vmm::vm::BootOptions;
+use vmm::{Outcome, Vm};
+
+use super::phases::Phases as PhaseReport;
+use super::{CommandError, Context};
+use crate::args::Run;
+use crate::console::{End, block_signals, relay};
+use crate::disk;
+use crate::exit::Exit;
+use crate::output::{Format, Report as _, print, print_text};
+use crate::resolve::{Slot, plan};
+use crate::rundir::RunDir;
+
+/// Runs a slot until its guest is done.
+///
+/// Everything that can be wrong without a machine is found before there is one: the files, then
+/// the slot's lock, its disks, its taps, and only then KVM.
+pub(super) fn run(args: &Run, context: &Context) -> Result<Exit, CommandError> {
+    let phases = Arc::new(Phases::since(context.started));
+    let (_, slot) = context.slot(&args.slot)?;
+    let run_dir = claim(&slot)?;
+    let handles = open_handles(&slot)?;
+    let sockets = run_dir.bind().map_err(in_run_dir(&slot))?;
+    let mut console = ConsoleEnds {
+        listener: Some(sockets.console),
+        ..ConsoleEnds::default()
+    };
+    let mut terminal = Terminal::connect(args, context, &mut console)?;
+    phases.stamp(Phase::Config);
+    let options = BootOptions {
+        phases: Arc::clone(&phases),
+        console,
+        control: Some(sockets.control),
+        host: if args.ignore_cpu_check {
+            HostPolicy::Any
+        } else {
+            HostPolicy::Hardware
+        },
+    };
+    let vm = Vm::boot(&plan::vm_config(&slot), handles, options)?;
+    terminal.start()?;
+    let outcome = vm.run();
+    // Before anything is printed: the terminal is raw until then.
+    terminal.finish()?;
+    let outcome = outcome?;
+    report(args, context, outcome, &phases).map_err(CommandError::on("print the result"))?;
+    Ok(exit(&slot, outcome))
+}
+
+fn claim(slot: &Slot) -> Result<RunDir, CommandError> {
+    RunDir::claim(&slot.paths).map_err(in_run_dir(slot))
+}
+
+fn in_run_dir(slot: &Slot) -> impl Fn(crate::rundir::RunDirError) -> CommandError {
+    move |source| CommandError::RunDir {
+        slot: slot.name.clone(),
+        source,
+    }
+}
+
+/// Opens every disk and tap.
+fn open_handles(slot: &Slot) -> Result<HostHandles, CommandError> {
+    let mut handles = HostHandles::default();
+    for disk in &slot.disks {
+        handles.add_disk(plan::disk_id(disk), disk::open(disk)?);
+    }
+    for nic in &slot.nics {
+        let tap = Tap::new(hostnet::tap::open(&nic.tap)?)?;
+        handles.add_taps(plan::nic_id(nic), vec![tap]);
+    }
+    Ok(handles)
+}
+
+/// This process's end of the guest's console.
+enum Terminal {
+    /// Output only, written by the machine itself.
+    Output,
+    /// A relay that is to be started.
+    Waiting(UnixStream, SignalFd),
+    /// A relay at work.
+    Relaying(JoinHandle<io::Result<End>>),
+}
+
+impl Terminal {
+    /// Decides where the console leads. In JSON form, standard output belongs to the result.
+    fn connect(
+        args: &Run,
+        context: &Context,
+        ends: &mut ConsoleEnds,
+    ) -> Result<Self, CommandError> {
+        let failed = CommandError::on("connect the console");
+        if !args.console {
+            if context.format == Format::Text {
+                // A descriptor of its own: the standard library's would hold back half lines.
+                let output = stdout().as_fd().try_clone_to_owned().map_err(&failed)?;
+                ends.output = Some(Box::new(File::from(output)));
+            }
+            return Ok(Self::Output);
+        }
+        let (ours, guests) = UnixStream::pair().map_err(&failed)?;
+        ends.client = Some(guests);
+        // Blocked before the machine starts its threads, which inherit it. The signals that end a
+        // machine are the machine's own.
+        let signals = block_signals(&[]).map_err(failed)?;
+        Ok(Self::Waiting(ours, signals))
+    }
+
+    /// Starts to relay, once the machine stands: an error before that finds a plain terminal.
+    fn start(&mut self) -> Result<(), CommandError> {
+        let (socket, signals) = match std::mem::replace(self, Self::Output) {
+            Self::Waiting(socket, signals) => (socket, signals),
+            other => {
+                *self = other;
+                return Ok(());
+            }
+        };
+        let thread = thread::Builder::new()
+            .name("terminal".to_owned())
+            .spawn(move || {
+                let end = relay(socket, &signals)?;
+                if end == End::Detached {
+                    eprintln!("\nDetached; the guest goes on, Ctrl-C presses its power button");
+                }
+                Ok(end)
+            })
+            .map_err(CommandError::on("start the console"))?;
+        *self = Self::Relaying(thread);
+        Ok(())
+    }
+
+    /// Waits until the terminal is as it was. The machine is gone, so the relay's socket is closed.
+    fn finish(self) -> Result<(), CommandError> {
+        let Self::Relaying(thread) = self else {
+            return Ok(());
+        };
+        match thread.join() {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(error)) => Err(CommandError::on("relay the console")(error)),
+            Err(_) => Err(CommandError::on("relay the console")(io::Error::other(
+                "it panicked",
+            ))),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Ended {
+    outcome: Outcome,
+    #[serde(flatten)]
+    phases: PhaseReport,
+}
+
+fn report(args: &Run, context: &Context, outcome: Outcome, phases: &Phases) -> io::Result<()> {
+    let phases = PhaseReport {
+        phases: phases.stamps(),
+    };
+    match context.format {
+        Format::Json => print(&Ended { outcome, phases }, Format::Json),
+        Format::Text if args.phases => print_text(&phases.text()),
+        Format::Text => Ok(()),
+    }
+}
+
+impl crate::output::Report for Ended {
+    fn text(&self) -> String {
+        self.phases.text()
+    }
+}
+
+/// The exit code; says why when it is not the usual one.
+fn exit(slot: &Slot, outcome: Outcome) -> Exit {
+    let (exit, what) = match outcome {
+        Outcome::Poweroff => return Exit::Success,
+        Outcome::Reboot => (Exit::Reboot, "the guest asked for a reboot"),
+        Outcome::Panic => (Exit::Panic, "the guest's kernel panicked"),
+        Outcome::TripleFault => (Exit::TripleFault, "the guest ran into a triple fault"),
+        Outcome::Killed => (Exit::Stopped, "the guest was stopped hard"),
+    };
+    eprintln!("{}: {what}", slot.name);
+    exit
+}

@@ -1,0 +1,80 @@
+//! `status`: what a running slot says of itself.
+
+use serde::Serialize;
+use vmm::api::VmInfo;
+
+use super::phases::Phases;
+use super::{CommandError, Context};
+use crate::args::Status;
+use crate::client::Ask;
+use crate::exit::Exit;
+use crate::output::{Report, pairs, print};
+
+/// Prints the status of a running slot, or the phases of its boot.
+pub(super) fn status(args: &Status, context: &Context) -> Result<Exit, CommandError> {
+    let info: VmInfo = context.client(&args.slot)?.ask(Ask::Info)?;
+    let printed = if args.phases {
+        print(
+            &Phases {
+                phases: info.phases,
+            },
+            context.format,
+        )
+    } else {
+        print(&Running(info), context.format)
+    };
+    printed.map_err(CommandError::on("print the status"))?;
+    Ok(Exit::Success)
+}
+
+#[derive(Serialize)]
+struct Running(VmInfo);
+
+impl Report for Running {
+    fn text(&self) -> String {
+        let info = &self.0;
+        let mut rows = vec![
+            ("slot", info.slot.clone()),
+            ("state", info.state.to_string()),
+            ("process", info.pid.to_string()),
+            ("vCPUs", info.vcpus.to_string()),
+            ("memory", format!("{} MiB", info.memory_mib)),
+            ("uptime", uptime(info.uptime_ms)),
+            ("version", info.version.clone()),
+        ];
+        if info.panicked {
+            rows.insert(2, ("kernel", "panicked".to_owned()));
+        }
+        pairs(rows)
+    }
+}
+
+/// Milliseconds as days, hours, minutes and seconds, without leading zeroes.
+fn uptime(ms: u64) -> String {
+    let seconds = ms / 1000;
+    let parts = [
+        seconds / 86400,
+        seconds / 3600 % 24,
+        seconds / 60 % 60,
+        seconds % 60,
+    ];
+    match parts {
+        [0, 0, 0, s] => format!("{s} s"),
+        [0, 0, m, s] => format!("{m} min {s} s"),
+        [0, h, m, _] => format!("{h} h {m} min"),
+        [d, h, _, _] => format!("{d} d {h} h"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::uptime;
+
+    #[test]
+    fn uptime_shows_its_two_largest_units() {
+        assert_eq!(uptime(999), "0 s");
+        assert_eq!(uptime(61_000), "1 min 1 s");
+        assert_eq!(uptime(3_661_000), "1 h 1 min");
+        assert_eq!(uptime(90_061_000), "1 d 1 h");
+    }
+}

@@ -1,0 +1,112 @@
+//! `stop`: power button, wait, and when a deadline passes, the hard way.
+
+use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use vmm::api::VmInfo;
+
+use super::{CommandError, Context};
+use crate::args::Stop;
+use crate::client::{Ask, Client};
+use crate::exit::Exit;
+
+/// How long a process may take to end once its machine was stopped hard.
+const HARD_STOP_LIMIT: Duration = Duration::from_secs(10);
+
+/// Stops a running slot.
+pub(super) fn stop(args: &Stop, context: &Context) -> Result<Exit, CommandError> {
+    let client = context.client(&args.slot)?;
+    let info: VmInfo = client.ask(Ask::Info)?;
+    let Some(process) = open_process(info.pid)? else {
+        return Ok(Exit::Success);
+    };
+    if args.timeout == Some(0) {
+        return stop_hard(&client, &process);
+    }
+    client.tell(Ask::PowerButton)?;
+    let limit = args
+        .timeout
+        .map(|seconds| Duration::from_secs(seconds.into()));
+    match wait(&process, limit).map_err(CommandError::on("wait for the slot"))? {
+        Ended::Yes => Ok(Exit::Success),
+        Ended::No => stop_hard(&client, &process),
+    }
+}
+
+fn stop_hard(client: &Client, process: &OwnedFd) -> Result<Exit, CommandError> {
+    client.tell(Ask::Shutdown)?;
+    let ended = wait(process, Some(HARD_STOP_LIMIT));
+    match ended.map_err(CommandError::on("wait for the slot"))? {
+        Ended::Yes => Ok(Exit::Stopped),
+        Ended::No => Err(CommandError::Host {
+            action: "stop the slot: its process does not end; see what it waits for, then kill it",
+            source: io::ErrorKind::TimedOut.into(),
+        }),
+    }
+}
+
+/// A handle to the process, or nothing when it has just ended. A handle, unlike a number, never
+/// comes to mean another process.
+fn open_process(pid: u32) -> Result<Option<OwnedFd>, CommandError> {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    match pid.map(|pid| pidfd_open(pid, PidfdFlags::empty())) {
+        None | Some(Err(rustix::io::Errno::SRCH)) => Ok(None),
+        Some(Ok(process)) => Ok(Some(process)),
+        Some(Err(errno)) => Err(CommandError::Host {
+            action: "watch the slot's process",
+            source: errno.into(),
+        }),
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Ended {
+    Yes,
+    No,
+}
+
+/// Waits for the process to end, for at most `limit`.
+fn wait(process: &OwnedFd, limit: Option<Duration>) -> io::Result<Ended> {
+    let deadline = limit.and_then(|limit| Instant::now().checked_add(limit));
+    loop {
+        let timeout = match deadline {
+            None => PollTimeout::NONE,
+            // Rounded up, so that the last wait does not spin through a fraction of a millisecond.
+            Some(deadline) => {
+                let left = deadline
+                    .saturating_duration_since(Instant::now())
+                    .as_micros();
+                PollTimeout::try_from(left.div_ceil(1000)).unwrap_or(PollTimeout::MAX)
+            }
+        };
+        let mut fds = [PollFd::new(process.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut fds, timeout) {
+            Ok(0) if deadline.is_none_or(|deadline| Instant::now() >= deadline) => {
+                return Ok(Ended::No);
+            }
+            Ok(0) | Err(nix::errno::Errno::EINTR) => {}
+            Ok(_) => return Ok(Ended::Yes),
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::{Command, Stdio};
+
+    #[test]
+    fn waiting_tells_an_ended_process_from_a_living_one() {
+        let mut child = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
+        let process = open_process(child.id()).unwrap().unwrap();
+        assert_eq!(wait(&process, Some(Duration::ZERO)).unwrap(), Ended::No);
+        drop(child.stdin.take());
+        assert_eq!(wait(&process, None).unwrap(), Ended::Yes);
+        child.wait().unwrap();
+        assert!(open_process(child.id()).unwrap().is_none());
+    }
+}
