@@ -4,7 +4,23 @@
 
 #![deny(unsafe_code)]
 
+pub mod api;
 pub mod arch;
 pub mod boot;
 pub mod config;
+pub mod console;
+mod control;
+pub mod events;
+pub mod kvm;
+pub mod lifecycle;
+pub mod machine;
 pub mod memory;
+pub mod phases;
+mod running;
+mod signals;
+pub mod validate;
+pub mod vcpu;
+pub mod vm;
+
+pub use lifecycle::Outcome;
+pub use vm::Vm;

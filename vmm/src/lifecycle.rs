@@ -68,7 +68,9 @@ impl VmState {
     /// # Errors
     /// When there is no such step; the state stays as it is.
     pub fn transition(&mut self, to: VmState) -> Result<(), TransitionError> {
-        use VmState::{Booting, Created, Failed, Paused, Pausing, Resuming, Running, Stopped, Stopping};
+        use VmState::{
+            Booting, Created, Failed, Paused, Pausing, Resuming, Running, Stopped, Stopping,
+        };
         let legal = match (*self, to) {
             (Stopped, _) => false,
             (_, Failed | Stopped) => true,

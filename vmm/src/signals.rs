@@ -24,7 +24,7 @@ impl StopSignals {
         for signal in STOP_SIGNALS {
             match block_signal(signal) {
                 Ok(()) | Err(vmm_sys_util::signal::Error::SignalAlreadyBlocked(_)) => {}
-                Err(error) => return Err(io::Error::other(error)),
+                Err(error) => return Err(io::Error::other(error.to_string())),
             }
         }
         Ok(Self {

@@ -31,15 +31,17 @@ type Answer = Response<Full<Bytes>>;
 /// When the host refuses the thread or an event loop.
 pub fn serve(listener: UnixListener, events: EventSender) -> io::Result<ApiServer> {
     listener.set_nonblocking(true)?;
-    thread::Builder::new().name("api".to_owned()).spawn(move || {
-        let served = tokio::runtime::Builder::new_current_thread()
-            .enable_io()
-            .build()
-            .and_then(|runtime| runtime.block_on(accept(listener, events)));
-        if let Err(error) = served {
-            tracing::error!(%error, "control socket failed; the machine runs on without it");
-        }
-    })?;
+    thread::Builder::new()
+        .name("api".to_owned())
+        .spawn(move || {
+            let served = tokio::runtime::Builder::new_current_thread()
+                .enable_io()
+                .build()
+                .and_then(|runtime| runtime.block_on(accept(listener, events)));
+            if let Err(error) = served {
+                tracing::error!(%error, "control socket failed; the machine runs on without it");
+            }
+        })?;
     Ok(ApiServer)
 }
 
@@ -73,7 +75,12 @@ async fn answer(request: HttpRequest<Incoming>, events: EventSender) -> Result<A
         "/v1/vm/power-button" => (Verb::PowerButton, Method::PUT),
         "/v1/vm/reset" => (Verb::Reset, Method::PUT),
         "/v1/vm/shutdown" => (Verb::Shutdown, Method::PUT),
-        path => return Ok(error(StatusCode::NOT_FOUND, format!("There is nothing at {path}"))),
+        path => {
+            return Ok(error(
+                StatusCode::NOT_FOUND,
+                format!("There is nothing at {path}"),
+            ));
+        }
     };
     if request.method() != method {
         let mut answer = error(
@@ -88,9 +95,14 @@ async fn answer(request: HttpRequest<Incoming>, events: EventSender) -> Result<A
     Ok(match ask(verb, &events).await {
         Some(Ok(Reply::Info(info))) => json(StatusCode::OK, &info),
         Some(Ok(Reply::Done)) => empty(StatusCode::NO_CONTENT),
-        Some(Err(refused @ RequestError::State(_))) => error(StatusCode::CONFLICT, refused.to_string()),
+        Some(Err(refused @ RequestError::State(_))) => {
+            error(StatusCode::CONFLICT, refused.to_string())
+        }
         Some(Err(failed)) => error(StatusCode::INTERNAL_SERVER_ERROR, failed.to_string()),
-        None => error(StatusCode::SERVICE_UNAVAILABLE, "The machine has ended".to_owned()),
+        None => error(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "The machine has ended".to_owned(),
+        ),
     })
 }
 
@@ -105,9 +117,10 @@ fn json(status: StatusCode, body: &impl serde::Serialize) -> Answer {
     let bytes = serde_json::to_vec(body).unwrap_or_default();
     let mut answer = Response::new(Full::new(Bytes::from(bytes)));
     *answer.status_mut() = status;
-    answer
-        .headers_mut()
-        .insert(CONTENT_TYPE, hyper::header::HeaderValue::from_static("application/json"));
+    answer.headers_mut().insert(
+        CONTENT_TYPE,
+        hyper::header::HeaderValue::from_static("application/json"),
+    );
     answer
 }
 

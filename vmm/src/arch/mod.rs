@@ -10,4 +10,6 @@ mod x86_64;
 pub use x86_64::*;
 
 #[cfg(not(target_arch = "x86_64"))]
-compile_error!("slotvmm runs on x86_64 hosts; other architectures need a folder under vmm/src/arch");
+compile_error!(
+    "slotvmm runs on x86_64 hosts; other architectures need a folder under vmm/src/arch"
+);

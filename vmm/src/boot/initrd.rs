@@ -6,7 +6,7 @@ use std::sync::Arc;
 use devices::device::Memory;
 use vm_memory::{Bytes, GuestAddress};
 
-use super::blob::Blob;
+use super::blob::{Blob, Part};
 use super::error::OpenError;
 use super::load::LoadError;
 use super::source::Tree;
@@ -73,7 +73,14 @@ impl Initrd {
     /// Copies the initrd to guest-physical `address`.
     pub(super) fn copy_to_guest(&self, memory: &Memory, address: u64) -> Result<(), LoadError> {
         let copied = match &self.data {
-            Data::Blob(blob) => blob.copy_to_guest((0, blob.len()), memory, address),
+            Data::Blob(blob) => {
+                let all = Part {
+                    offset: 0,
+                    length: blob.len(),
+                    address,
+                };
+                blob.copy_to_guest(&[all], memory)
+            }
             Data::Member { tree, path, len } => {
                 let mut guest = GuestWriter {
                     memory,

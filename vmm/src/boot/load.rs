@@ -9,7 +9,7 @@ use linux_loader::loader::KernelLoader;
 use linux_loader::loader::bzimage::BzImage;
 use vm_memory::{Bytes, GuestAddress};
 
-use super::blob::Blob;
+use super::blob::{Blob, Part};
 use super::elf::{ElfEntry, Plan};
 use super::initrd::Initrd;
 use super::kernel::{Image, Kernel};
@@ -269,10 +269,12 @@ fn copy_kernel(kernel: &Kernel, room: Range, memory: &Memory) -> Result<u64, Loa
 }
 
 fn copy_segments(blob: &Blob, plan: &Plan, memory: &Memory) -> io::Result<u64> {
-    for segment in &plan.segments {
-        let part = (segment.offset, segment.file_bytes);
-        blob.copy_to_guest(part, memory, segment.address)?;
-    }
+    let parts = plan.segments.iter().map(|segment| Part {
+        offset: segment.offset,
+        length: segment.file_bytes,
+        address: segment.address,
+    });
+    blob.copy_to_guest(&parts.collect::<Vec<_>>(), memory)?;
     match plan.entry {
         ElfEntry::Linux64(rip) | ElfEntry::Pvh(rip) => Ok(rip),
     }

@@ -38,6 +38,11 @@ mod unpack;
 mod version;
 mod zero_page;
 
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+
 use std::path::PathBuf;
 
 pub use error::OpenError;

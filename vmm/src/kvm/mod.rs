@@ -19,10 +19,14 @@ const API_VERSION: i32 = 12;
 #[derive(Debug, thiserror::Error)]
 pub enum KvmError {
     /// There is no KVM device.
-    #[error("/dev/kvm does not exist; load kvm_intel or kvm_amd, and enable virtualisation in the firmware set-up")]
+    #[error(
+        "/dev/kvm does not exist; load kvm_intel or kvm_amd, and enable virtualisation in the firmware set-up"
+    )]
     Absent(#[source] io::Error),
     /// The device may not be opened.
-    #[error("/dev/kvm may not be opened by this user; add it to the group that owns /dev/kvm (usually kvm)")]
+    #[error(
+        "/dev/kvm may not be opened by this user; add it to the group that owns /dev/kvm (usually kvm)"
+    )]
     Denied(#[source] io::Error),
     /// The device does not open.
     #[error("Failed to open /dev/kvm")]
@@ -94,7 +98,10 @@ pub fn open(policy: HostPolicy) -> Result<Kvm, KvmError> {
     if found != API_VERSION {
         return Err(KvmError::Version { found });
     }
-    for capability in arch::irqchip::REQUIRED.into_iter().chain([Cap::ImmediateExit, Cap::UserMemory]) {
+    for capability in arch::irqchip::REQUIRED
+        .into_iter()
+        .chain([Cap::ImmediateExit, Cap::UserMemory])
+    {
         if !kvm.check_extension(capability) {
             return Err(KvmError::Lacks { capability });
         }
@@ -128,7 +135,8 @@ pub fn create_vm(kvm: &Kvm, memory: &Memory) -> Result<Arc<VmFd>, KvmError> {
             memory_size: region.len(),
             userspace_addr: region.get_mmap().as_ptr().addr() as u64,
         };
-        sys::set_memory_region(&vm, region).map_err(KvmError::on("give guest RAM to the machine"))?;
+        sys::set_memory_region(&vm, region)
+            .map_err(KvmError::on("give guest RAM to the machine"))?;
     }
     Ok(Arc::new(vm))
 }

@@ -1,5 +1,8 @@
 //! The unsafe calls behind opening KVM.
-#![expect(unsafe_code, reason = "KVM memory slots and CPUID have no safe interface")]
+#![expect(
+    unsafe_code,
+    reason = "KVM memory slots and CPUID have no safe interface"
+)]
 
 use kvm_bindings::kvm_userspace_memory_region;
 use kvm_ioctls::VmFd;
@@ -24,7 +27,10 @@ pub(super) fn cpu_virtualises() -> bool {
 }
 
 /// Adds a slot of guest RAM.
-pub(super) fn set_memory_region(vm: &VmFd, region: kvm_userspace_memory_region) -> Result<(), kvm_ioctls::Error> {
+pub(super) fn set_memory_region(
+    vm: &VmFd,
+    region: kvm_userspace_memory_region,
+) -> Result<(), kvm_ioctls::Error> {
     // SAFETY: the range lies in one mapping of guest memory, whose owner (`Machine`) keeps it
     // mapped for as long as the machine's descriptor is open: fields drop in order, vm first.
     unsafe { vm.set_user_memory_region(region) }

@@ -34,7 +34,12 @@ impl Bus {
     ///
     /// # Errors
     /// When the range overlaps another one.
-    pub fn insert(&mut self, start: u64, length: u64, device: SharedDevice) -> Result<(), BusError> {
+    pub fn insert(
+        &mut self,
+        start: u64,
+        length: u64,
+        device: SharedDevice,
+    ) -> Result<(), BusError> {
         let end = start.saturating_add(length);
         let at = self.ranges.partition_point(|range| range.start < start);
         let before = at.checked_sub(1).and_then(|at| self.ranges.get(at));
@@ -48,7 +53,14 @@ impl Bus {
                 other: other.start,
             });
         }
-        self.ranges.insert(at, Range { start, length, device });
+        self.ranges.insert(
+            at,
+            Range {
+                start,
+                length,
+                device,
+            },
+        );
         Ok(())
     }
 
@@ -142,7 +154,9 @@ mod tests {
     #[test]
     fn overlapping_ranges_are_refused() {
         for (start, length) in [(0x0, 0x11), (0x17, 1), (0x12, 2), (0x1f, 2), (0x0, 0x100)] {
-            let error = bus().insert(start, length, Arc::new(Mutex::new(Echo(0)))).unwrap_err();
+            let error = bus()
+                .insert(start, length, Arc::new(Mutex::new(Echo(0))))
+                .unwrap_err();
             assert!(error.to_string().contains("overlaps"));
         }
     }

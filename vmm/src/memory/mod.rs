@@ -51,7 +51,8 @@ pub fn create(mib: u64) -> Result<Memory, MemoryError> {
         let length = usize::try_from(length).map_err(|_| MemoryError::Size { mib })?;
         let mapping = aligned(length).map_err(|source| MemoryError::Map { mib, source })?;
         sys::advise(&mapping);
-        let region = GuestRegionMmap::new(mapping, GuestAddress(start)).ok_or(MemoryError::Size { mib })?;
+        let region =
+            GuestRegionMmap::new(mapping, GuestAddress(start)).ok_or(MemoryError::Size { mib })?;
         regions.push(region);
     }
     Memory::from_regions(regions).map_err(MemoryError::Ranges)
@@ -93,6 +94,9 @@ mod tests {
     #[test]
     fn sizes_out_of_range_are_refused() {
         assert!(matches!(create(31), Err(MemoryError::Size { mib: 31 })));
-        assert!(matches!(create((1 << 20) + 1), Err(MemoryError::Size { .. })));
+        assert!(matches!(
+            create((1 << 20) + 1),
+            Err(MemoryError::Size { .. })
+        ));
     }
 }

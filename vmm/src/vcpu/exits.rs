@@ -32,7 +32,10 @@ pub(super) fn enter(index: u8, vcpu: &mut VcpuFd, buses: &Buses) -> Next {
             return failed(index, format!("KVM internal error, suberror {suberror}"));
         }
         Ok(VcpuExit::FailEntry(reason, cpu)) => {
-            return failed(index, format!("the processor refused entry on CPU {cpu}, reason {reason:#x}"));
+            return failed(
+                index,
+                format!("the processor refused entry on CPU {cpu}, reason {reason:#x}"),
+            );
         }
         Ok(exit) => return failed(index, format!("unexpected exit {exit:?}")),
         Err(error) => match error.errno() {

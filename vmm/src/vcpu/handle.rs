@@ -75,7 +75,10 @@ impl VcpuThreads {
                 Ok(thread) => threads.vcpus.push((shared, thread)),
                 Err(source) => {
                     threads.stop();
-                    return Err(VcpuError::Spawn { vcpu: index, source });
+                    return Err(VcpuError::Spawn {
+                        vcpu: index,
+                        source,
+                    });
                 }
             }
         }
@@ -91,7 +94,10 @@ impl VcpuThreads {
     pub fn pause(&self) {
         self.ask(Mode::Pause);
         for (shared, _) in &self.vcpus {
-            let settled = shared.settled.lock().unwrap_or_else(PoisonError::into_inner);
+            let settled = shared
+                .settled
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
             drop(
                 shared
                     .settled_changed
@@ -128,7 +134,9 @@ fn run(mut vcpu: Vcpu, shared: &Shared, surroundings: &Surroundings) -> Vcpu {
         match next {
             Next::Enter => {}
             Next::Interrupted => {
-                if shared.pending.load(Ordering::SeqCst) && obey(&mut vcpu, shared, surroundings) == Mode::Stop {
+                if shared.pending.load(Ordering::SeqCst)
+                    && obey(&mut vcpu, shared, surroundings) == Mode::Stop
+                {
                     break;
                 }
             }
@@ -172,7 +180,10 @@ fn obey(vcpu: &mut Vcpu, shared: &Shared, surroundings: &Surroundings) -> Mode {
 }
 
 fn settle(shared: &Shared, mode: Mode) {
-    *shared.settled.lock().unwrap_or_else(PoisonError::into_inner) = mode;
+    *shared
+        .settled
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner) = mode;
     shared.settled_changed.notify_all();
 }
 

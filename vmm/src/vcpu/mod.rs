@@ -48,7 +48,11 @@ impl Vcpu {
     ///
     /// # Errors
     /// When KVM refuses.
-    pub fn create(vm: &VmFd, supported: &CpuId, topology: cpuid::Topology) -> Result<Self, KvmError> {
+    pub fn create(
+        vm: &VmFd,
+        supported: &CpuId,
+        topology: cpuid::Topology,
+    ) -> Result<Self, KvmError> {
         let fd = vm
             .create_vcpu(u64::from(topology.index))
             .map_err(KvmError::on("create a vCPU"))?;
@@ -56,7 +60,8 @@ impl Vcpu {
             action: "build the CPUID leaves",
             source: kvm_ioctls::Error::new(libc::ENOMEM),
         })?;
-        fd.set_cpuid2(&leaves).map_err(KvmError::on("set the CPUID leaves"))?;
+        fd.set_cpuid2(&leaves)
+            .map_err(KvmError::on("set the CPUID leaves"))?;
         let msrs = msrs::boot().map_err(|_| KvmError::Operation {
             action: "build the list of MSRs",
             source: kvm_ioctls::Error::new(libc::ENOMEM),
@@ -81,9 +86,14 @@ impl Vcpu {
     /// # Errors
     /// When KVM refuses.
     pub fn enter_at(&self, entry: &Entry) -> Result<(), KvmError> {
-        let mut special = self.fd.get_sregs().map_err(KvmError::on("read the segments"))?;
+        let mut special = self
+            .fd
+            .get_sregs()
+            .map_err(KvmError::on("read the segments"))?;
         regs::special(&mut special, entry);
-        self.fd.set_sregs(&special).map_err(KvmError::on("set the segments"))?;
+        self.fd
+            .set_sregs(&special)
+            .map_err(KvmError::on("set the segments"))?;
         self.fd
             .set_regs(&regs::general(entry))
             .map_err(KvmError::on("set the registers"))

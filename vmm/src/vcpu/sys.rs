@@ -1,5 +1,8 @@
 //! The unsafe edges of a vCPU thread: the shared run page, and the signal that interrupts it.
-#![expect(unsafe_code, reason = "KVM's run page and thread signals have no safe interface")]
+#![expect(
+    unsafe_code,
+    reason = "KVM's run page and thread signals have no safe interface"
+)]
 
 use std::io;
 use std::ops::Deref;

@@ -58,7 +58,8 @@ fn adjust(entry: &mut kvm_cpuid_entry2, topology: Topology) {
         0x1 => {
             entry.ecx |= LEAF1_ECX_TSC_DEADLINE | LEAF1_ECX_HYPERVISOR;
             entry.ecx &= !LEAF1_ECX_MONITOR;
-            entry.ebx = (entry.ebx & 0x0000_ffff) | (index << 24) | ((1 << topology.core_bits()) << 16);
+            entry.ebx =
+                (entry.ebx & 0x0000_ffff) | (index << 24) | ((1 << topology.core_bits()) << 16);
             set(&mut entry.edx, LEAF1_EDX_HTT, count > 1);
         }
         0x4 => share_cache(entry, topology),
@@ -115,7 +116,12 @@ fn topology_leaf(function: u32, topology: Topology) -> [kvm_cpuid_entry2; 3] {
     };
     [
         level(0, 0, 1, TOPOLOGY_SMT),
-        level(1, topology.core_bits(), u32::from(topology.count), TOPOLOGY_CORE),
+        level(
+            1,
+            topology.core_bits(),
+            u32::from(topology.count),
+            TOPOLOGY_CORE,
+        ),
         level(2, 0, 0, 0),
     ]
 }
@@ -155,13 +161,9 @@ mod tests {
     }
 
     fn vcpu(index: u8, count: u8) -> CpuId {
-        let supported = CpuId::from_entries(&[
-            leaf(1, 0),
-            leaf(4, 0),
-            leaf(0xb, 0),
-            leaf(0x8000_0008, 0),
-        ])
-        .unwrap();
+        let supported =
+            CpuId::from_entries(&[leaf(1, 0), leaf(4, 0), leaf(0xb, 0), leaf(0x8000_0008, 0)])
+                .unwrap();
         for_vcpu(&supported, Topology { index, count }).unwrap()
     }
 
@@ -174,8 +176,14 @@ mod tests {
             assert_eq!((one.ebx >> 16) & 0xff, 1 << bits);
             assert_eq!(one.edx & LEAF1_EDX_HTT != 0, count > 1);
             let core = find(&cpuid, 0xb, 1);
-            assert_eq!((core.eax, core.ebx, core.edx), (bits, u32::from(count), u32::from(index)));
-            assert_eq!(find(&cpuid, 0x8000_0008, 0).ecx, (bits << 12) | u32::from(count - 1));
+            assert_eq!(
+                (core.eax, core.ebx, core.edx),
+                (bits, u32::from(count), u32::from(index))
+            );
+            assert_eq!(
+                find(&cpuid, 0x8000_0008, 0).ecx,
+                (bits << 12) | u32::from(count - 1)
+            );
         }
     }
 

@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use devices::legacy::ioapic::{IoApic, MsiMessage, PINS, RouteSink};
 use kvm_bindings::{
-    KVM_CAP_SPLIT_IRQCHIP, KVM_IRQ_ROUTING_MSI, KvmIrqRouting, kvm_enable_cap, kvm_irq_routing_entry,
+    KVM_CAP_SPLIT_IRQCHIP, KVM_IRQ_ROUTING_MSI, KvmIrqRouting, kvm_enable_cap,
+    kvm_irq_routing_entry, kvm_msi,
 };
 use kvm_ioctls::{Cap, VmFd};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
@@ -36,14 +37,16 @@ impl Irqchip {
             vm.set_identity_map_address(layout::KVM_IDENTITY_MAP)
                 .map_err(KvmError::on("place the identity map"))?;
             let tss = usize::try_from(layout::KVM_TSS).unwrap_or_default();
-            vm.set_tss_address(tss).map_err(KvmError::on("place the task state segment"))?;
+            vm.set_tss_address(tss)
+                .map_err(KvmError::on("place the task state segment"))?;
         }
         let split = kvm_enable_cap {
             cap: KVM_CAP_SPLIT_IRQCHIP,
-            args: [u64::from(PINS), 0, 0, 0],
+            args: [PINS as u64, 0, 0, 0],
             ..Default::default()
         };
-        vm.enable_cap(&split).map_err(KvmError::on("create the split irqchip"))?;
+        vm.enable_cap(&split)
+            .map_err(KvmError::on("create the split irqchip"))?;
         let lines = Arc::new(Lines {
             vm: vm.clone(),
             pins: Mutex::new(Vec::from_iter((0..PINS).map(|_| Pin::default()))),
@@ -64,7 +67,11 @@ impl Irqchip {
     pub fn line(&self, gsi: u32) -> Result<EventFd, KvmError> {
         let line = EventFd::new(EFD_NONBLOCK).map_err(|error| eventfd_error(&error))?;
         let ours = line.try_clone().map_err(|error| eventfd_error(&error))?;
-        let mut pins = self.lines.pins.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut pins = self
+            .lines
+            .pins
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let pin = usize::try_from(gsi).ok().and_then(|at| pins.get_mut(at));
         let Some(pin) = pin else {
             return Err(KvmError::Operation {
@@ -144,9 +151,25 @@ fn msi_route(gsi: u32, message: MsiMessage) -> kvm_irq_routing_entry {
 struct Sink(Arc<Lines>);
 
 impl RouteSink for Sink {
-    fn update(&self, pin: u8, message: Option<MsiMessage>) {
+    fn update(&mut self, pin: u8, message: Option<MsiMessage>) {
         if let Err(error) = self.0.update(pin, message) {
-            tracing::error!(pin, error = &error as &dyn std::error::Error, "failed to route an interrupt");
+            tracing::error!(
+                pin,
+                error = &error as &dyn std::error::Error,
+                "failed to route an interrupt"
+            );
+        }
+    }
+
+    fn deliver(&mut self, pin: u8, message: MsiMessage) {
+        let msi = kvm_msi {
+            address_lo: (message.address & 0xffff_ffff) as u32,
+            address_hi: (message.address >> 32) as u32,
+            data: message.data,
+            ..Default::default()
+        };
+        if let Err(error) = self.0.vm.signal_msi(msi) {
+            tracing::error!(pin, %error, "failed to deliver an interrupt");
         }
     }
 }

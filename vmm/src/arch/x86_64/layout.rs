@@ -106,7 +106,11 @@ pub fn memory_map(size: u64) -> Vec<MapEntry> {
         entry(KVM_IDENTITY_MAP, HOLE_END, RangeKind::Reserved),
     ];
     if size > HOLE_START {
-        map.push(entry(HOLE_END, HOLE_END + (size - HOLE_START), RangeKind::Ram));
+        map.push(entry(
+            HOLE_END,
+            HOLE_END + (size - HOLE_START),
+            RangeKind::Ram,
+        ));
     }
     map
 }
@@ -135,7 +139,10 @@ mod tests {
     fn memory_map_is_sorted_and_holds_all_ram_but_the_first_mib_gap() {
         for mib in [256, 2048, 3072, 3584, 5120] {
             let map = memory_map(mib * MIB);
-            assert!(map.windows(2).all(|w| w[0].start + w[0].length <= w[1].start));
+            assert!(
+                map.windows(2)
+                    .all(|w| w[0].start + w[0].length <= w[1].start)
+            );
             let ram: u64 = map
                 .iter()
                 .filter(|e| e.kind == RangeKind::Ram)

@@ -6,16 +6,10 @@ use super::layout::{MMIO_START, MMIO_STRIDE};
 
 /// First of the eight ports of the 16550 serial console.
 pub const SERIAL: u16 = 0x3f8;
-/// Ports of the serial console.
-pub const SERIAL_LEN: u16 = 8;
-/// Data port of the keyboard controller, which serves reset only.
-pub const I8042_DATA: u16 = 0x60;
-/// Command port of the keyboard controller.
-pub const I8042_COMMAND: u16 = 0x64;
-/// First port of the ACPI power block: sleep control, sleep status, reset.
+/// First port of the keyboard controller, which serves reset only.
+pub const I8042: u16 = 0x60;
+/// First port of the ACPI power registers: sleep, then reset.
 pub const POWER: u16 = 0x600;
-/// Ports of the ACPI power block.
-pub const POWER_LEN: u16 = 3;
 
 /// I/O APIC pin of the serial console.
 pub const SERIAL_GSI: u32 = 4;

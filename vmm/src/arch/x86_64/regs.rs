@@ -125,13 +125,21 @@ const fn tss() -> u64 {
 }
 
 /// A descriptor as KVM wants it in the segment cache.
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "the masks leave at most 8 and 20 bits"
+)]
 fn segment(index: u16, descriptor: u64) -> kvm_segment {
     let bits = |low: u32, count: u32| ((descriptor >> low) & ((1 << count) - 1)) as u8;
     let raw_limit = ((descriptor & 0xffff) | ((descriptor >> 32) & 0xf_0000)) as u32;
     let granular = bits(55, 1);
     kvm_segment {
         base: ((descriptor >> 16) & 0xff_ffff) | ((descriptor >> 32) & 0xff00_0000),
-        limit: if granular == 1 { (raw_limit << 12) | 0xfff } else { raw_limit },
+        limit: if granular == 1 {
+            (raw_limit << 12) | 0xfff
+        } else {
+            raw_limit
+        },
         selector: index * 8,
         type_: bits(40, 4),
         s: bits(44, 1),
@@ -153,7 +161,10 @@ mod tests {
     #[test]
     fn long_mode_code_segment_is_long_and_not_32_bit() {
         let code = segment(CODE_INDEX, code_64());
-        assert_eq!((code.selector, code.l, code.db, code.present, code.s), (0x10, 1, 0, 1, 1));
+        assert_eq!(
+            (code.selector, code.l, code.db, code.present, code.s),
+            (0x10, 1, 0, 1, 1)
+        );
         assert_eq!((code.base, code.limit), (0, 0xffff_ffff));
     }
 
@@ -176,7 +187,10 @@ mod tests {
         assert_eq!(word(0), (layout::PAGE_TABLES + 0x1000) | 3);
         assert_eq!(word(512 + 3), (layout::PAGE_TABLES + 0x5000) | 3);
         for page in [0u64, 1, 511, 512, 2047] {
-            assert_eq!(word(1024 + usize::try_from(page).unwrap()), (page << 21) | 0x83);
+            assert_eq!(
+                word(1024 + usize::try_from(page).unwrap()),
+                (page << 21) | 0x83
+            );
         }
         assert!(layout::PAGE_TABLES + bytes.len() as u64 <= 0xf000);
     }

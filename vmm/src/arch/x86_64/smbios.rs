@@ -94,8 +94,18 @@ fn tables(identity: Identity<'_>) -> Result<Vec<u8>, SmbiosError> {
         return Err(SmbiosError::BadString { index });
     }
     let mut out = Vec::new();
-    structure(&mut out, 0, &bios_information(), &["slotvmm", env!("CARGO_PKG_VERSION"), "11/21/2026"]);
-    structure(&mut out, 1, &system_information(identity.uuid), &["slotvmm", "slotvmm", identity.name]);
+    structure(
+        &mut out,
+        0,
+        &bios_information(),
+        &["slotvmm", env!("CARGO_PKG_VERSION"), "11/21/2026"],
+    );
+    structure(
+        &mut out,
+        1,
+        &system_information(identity.uuid),
+        &["slotvmm", "slotvmm", identity.name],
+    );
     if string_count > 0 {
         let strings: Vec<&str> = identity.oem_strings.iter().map(String::as_str).collect();
         structure(&mut out, 11, &[string_count], &strings);
@@ -154,7 +164,9 @@ mod tests {
     #[test]
     fn entry_point_sums_to_zero_and_spans_the_tables() {
         let bytes = encode(identity(&[])).unwrap();
-        let sum = bytes[..ENTRY_LEN].iter().fold(0u8, |s, b| s.wrapping_add(*b));
+        let sum = bytes[..ENTRY_LEN]
+            .iter()
+            .fold(0u8, |s, b| s.wrapping_add(*b));
         assert_eq!(sum, 0);
         let length = u32::from_le_bytes(bytes[12..16].try_into().unwrap());
         assert_eq!(bytes.len(), ENTRY_LEN + length as usize);
@@ -164,7 +176,10 @@ mod tests {
     #[test]
     fn uuid_has_its_first_fields_little_endian() {
         let body = system_information(identity(&[]).uuid);
-        assert_eq!(body[4..12], [0x33, 0x22, 0x11, 0x00, 0x55, 0x44, 0x77, 0x66]);
+        assert_eq!(
+            body[4..12],
+            [0x33, 0x22, 0x11, 0x00, 0x55, 0x44, 0x77, 0x66]
+        );
     }
 
     #[test]
@@ -178,10 +193,19 @@ mod tests {
     #[test]
     fn strings_that_do_not_fit_are_refused() {
         let long = ["x".repeat(70_000)];
-        assert!(matches!(encode(identity(&long)), Err(SmbiosError::TooLarge { .. })));
+        assert!(matches!(
+            encode(identity(&long)),
+            Err(SmbiosError::TooLarge { .. })
+        ));
         let many = vec!["x".to_owned(); 256];
-        assert!(matches!(encode(identity(&many)), Err(SmbiosError::TooManyStrings { count: 256 })));
+        assert!(matches!(
+            encode(identity(&many)),
+            Err(SmbiosError::TooManyStrings { count: 256 })
+        ));
         let nul = ["a\0b".to_owned()];
-        assert!(matches!(encode(identity(&nul)), Err(SmbiosError::BadString { index: 0 })));
+        assert!(matches!(
+            encode(identity(&nul)),
+            Err(SmbiosError::BadString { index: 0 })
+        ));
     }
 }

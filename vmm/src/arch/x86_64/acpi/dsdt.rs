@@ -2,17 +2,17 @@
 
 use acpi_tables::Aml;
 use acpi_tables::aml::{
-    Device, EISAName, IO, Interrupt, Memory32Fixed, Method, Name, Notify, ONE, Package, Path, ResourceTemplate, Scope,
+    Device, EISAName, IO, Interrupt, Memory32Fixed, Method, Name, Notify, ONE, Package, Path,
+    ResourceTemplate, Scope,
 };
 use acpi_tables::sdt::Sdt;
+use devices::legacy::power;
 use devices::registry::Position;
 
 use super::{Inventory, OEM_ID, OEM_REVISION, OEM_TABLE_ID, VM_GENERATION_ID};
 use crate::arch::{layout, ports};
 
 const HEADER_LEN: u32 = 36;
-/// Sleep type of S5 (soft off), as the sleep control register receives it.
-const SLEEP_TYPE_S5: u8 = 5;
 /// Notification value of a pressed button, ACPI 6.5 §4.8.2.2.
 const BUTTON_PRESSED: u8 = 0x80;
 
@@ -28,7 +28,7 @@ pub(super) fn build(inventory: &Inventory) -> Vec<u8> {
     let mut aml = Scope::raw(Path::new("_SB_"), body);
     Name::new(
         Path::new("_S5_"),
-        &Package::new(vec![&SLEEP_TYPE_S5, &0u8, &0u8, &0u8]),
+        &Package::new(vec![&power::S5_SLEEP_TYPE, &0u8, &0u8, &0u8]),
     )
     .to_aml_bytes(&mut aml);
 

@@ -8,10 +8,13 @@ mod dsdt;
 use acpi_tables::Aml;
 use acpi_tables::fadt::{FADTBuilder, Flags};
 use acpi_tables::gas::{AccessSize, AddressSpace, GAS};
-use acpi_tables::madt::{EnabledStatus, IoApic, LocalInterruptController, MADT, ProcessorLocalApic};
+use acpi_tables::madt::{
+    EnabledStatus, IoApic, LocalInterruptController, MADT, ProcessorLocalApic,
+};
 use acpi_tables::rsdp::Rsdp;
 use acpi_tables::xsdt::XSDT;
 use devices::device::Memory;
+use devices::legacy::power;
 use devices::registry::Position;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryError};
 
@@ -26,11 +29,11 @@ const NO_VGA: u16 = 1 << 2;
 /// FADT `IAPC_BOOT_ARCH`: the CMOS clock is absent, so that no kernel polls for it.
 const NO_CMOS_RTC: u16 = 1 << 5;
 
+/// Where the RSDP lies.
+pub const RSDP: u64 = layout::ACPI_START;
+
 /// Where the 16 bytes of the VM generation ID lie.
 pub const VM_GENERATION_ID: u64 = layout::ACPI_END - 0x1000;
-
-/// Value that resets the machine when written to the reset register.
-pub const RESET_VALUE: u8 = 1;
 
 /// What the tables depend on.
 #[derive(Debug, Clone)]
@@ -58,11 +61,11 @@ pub enum AcpiError {
     Write(#[source] GuestMemoryError),
 }
 
-/// Writes the tables and returns the address of the RSDP.
+/// Writes the tables; the RSDP ends up at [`RSDP`].
 ///
 /// # Errors
 /// When they do not fit or guest RAM does not reach that far.
-pub fn write(memory: &Memory, inventory: &Inventory) -> Result<u64, AcpiError> {
+pub fn write(memory: &Memory, inventory: &Inventory) -> Result<(), AcpiError> {
     let bytes = build(inventory);
     let (size, room) = (bytes.len() as u64, VM_GENERATION_ID - layout::ACPI_START);
     if size > room {
@@ -70,8 +73,7 @@ pub fn write(memory: &Memory, inventory: &Inventory) -> Result<u64, AcpiError> {
     }
     memory
         .write_slice(&bytes, GuestAddress(layout::ACPI_START))
-        .map_err(AcpiError::Write)?;
-    Ok(layout::ACPI_START)
+        .map_err(AcpiError::Write)
 }
 
 /// All tables as they lie in memory from [`layout::ACPI_START`], the RSDP first.
@@ -119,20 +121,20 @@ fn fadt(dsdt: u64) -> impl Aml {
         .flag(Flags::PwrButton)
         .flag(Flags::SlpButton);
     fadt.iapc_boot_arch = (NO_VGA | NO_CMOS_RTC).into();
-    fadt.sleep_control_reg = power_register(0);
-    fadt.sleep_status_reg = power_register(1);
-    fadt.reset_reg = power_register(2);
-    fadt.reset_value = RESET_VALUE;
+    fadt.sleep_control_reg = power_register(power::SLEEP);
+    fadt.sleep_status_reg = power_register(power::SLEEP);
+    fadt.reset_reg = power_register(power::RESET);
+    fadt.reset_value = power::RESET_VALUE;
     fadt.finalize()
 }
 
-fn power_register(offset: u16) -> GAS {
+fn power_register(offset: u64) -> GAS {
     GAS::new(
         AddressSpace::SystemIo,
         8,
         0,
         AccessSize::ByteAccess,
-        u64::from(ports::POWER + offset),
+        u64::from(ports::POWER) + offset,
     )
 }
 
@@ -186,7 +188,12 @@ mod tests {
         let fadt = table(&image, u64_at(xsdt, 36));
         let madt = table(&image, u64_at(xsdt, 44));
         let dsdt = table(&image, u64_at(fadt, 140));
-        for (table, signature) in [(xsdt, b"XSDT"), (fadt, b"FACP"), (madt, b"APIC"), (dsdt, b"DSDT")] {
+        for (table, signature) in [
+            (xsdt, b"XSDT"),
+            (fadt, b"FACP"),
+            (madt, b"APIC"),
+            (dsdt, b"DSDT"),
+        ] {
             assert_eq!(&table[..4], signature);
             assert_eq!(sum(table), 0, "{}", String::from_utf8_lossy(signature));
         }

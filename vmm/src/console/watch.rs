@@ -1,0 +1,97 @@
+//! Watching guest output for the few lines that mean something to the host.
+
+use std::sync::Arc;
+
+use crate::events::{Event, EventSender};
+use crate::phases::{Phase, Phases};
+
+/// What every Linux kernel prints first when it panics.
+const PANIC: &str = "Kernel panic - not syncing";
+/// What Linux prints, unless it is told to be quiet, when it starts its init process.
+const INIT: &str = "Run /";
+const INIT_END: &str = " as init process";
+
+/// Longest line that is looked at; the rest of a longer one is ignored.
+const LINE: usize = 512;
+
+/// Reads lines as they pass.
+pub(super) struct Watch {
+    line: Vec<u8>,
+    spoken: bool,
+    events: EventSender,
+    phases: Arc<Phases>,
+}
+
+impl Watch {
+    pub(super) fn new(events: EventSender, phases: Arc<Phases>) -> Self {
+        Self {
+            line: Vec::with_capacity(LINE),
+            spoken: false,
+            events,
+            phases,
+        }
+    }
+
+    pub(super) fn see(&mut self, bytes: &[u8]) {
+        if !self.spoken && !bytes.is_empty() {
+            self.spoken = true;
+            self.phases.stamp(Phase::FirstSerialByte);
+        }
+        for byte in bytes {
+            match byte {
+                b'\n' => self.line_ends(),
+                _ if self.line.len() < LINE => self.line.push(*byte),
+                _ => {}
+            }
+        }
+    }
+
+    fn line_ends(&mut self) {
+        let line = String::from_utf8_lossy(&self.line);
+        if line.contains(PANIC) {
+            self.events.send(Event::GuestPanic);
+        } else if line.contains(INIT) && line.contains(INIT_END) {
+            self.phases.stamp(Phase::Init);
+        }
+        self.line.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+    use crate::events::{EventQueue, event_channel};
+
+    fn watch() -> (Watch, EventQueue, Arc<Phases>) {
+        let (events, queue) = event_channel().unwrap();
+        let phases = Arc::new(Phases::since(Instant::now()));
+        (Watch::new(events, phases.clone()), queue, phases)
+    }
+
+    #[test]
+    fn panic_line_is_reported_however_it_arrives() {
+        let (mut watch, queue, _) = watch();
+        for byte in b"[    1.0] Kernel panic - not syncing: Fatal exception\r\n" {
+            watch.see(&[*byte]);
+        }
+        assert!(matches!(queue.queue.try_recv(), Ok(Event::GuestPanic)));
+        assert!(queue.queue.try_recv().is_err());
+    }
+
+    #[test]
+    fn init_line_stamps_the_phase() {
+        let (mut watch, _queue, phases) = watch();
+        watch.see(b"[    0.5] Run /init as init process\n");
+        let stamped: Vec<Phase> = phases.stamps().iter().map(|s| s.phase).collect();
+        assert!(stamped.contains(&Phase::FirstSerialByte) && stamped.contains(&Phase::Init));
+    }
+
+    #[test]
+    fn endless_line_takes_bounded_memory() {
+        let (mut watch, _queue, _) = watch();
+        watch.see(&vec![b'x'; 1 << 20]);
+        assert_eq!(watch.line.capacity(), LINE);
+    }
+}

@@ -1,0 +1,196 @@
+//! The control thread: one event loop, the only place that changes a machine's state.
+
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::time::Duration;
+
+use event_manager::{EventManager, EventOps, EventSet, Events, MutEventSubscriber, SubscriberOps};
+use rustix::time::{
+    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create,
+    timerfd_settime,
+};
+
+use crate::api::{Reply, Request, RequestError, Verb};
+use crate::events::{Event, EventQueue};
+use crate::lifecycle::{Outcome, VmState};
+use crate::running::Running;
+use crate::signals::StopSignals;
+use crate::vm::RunError;
+
+/// Between two presses of the power button: while a guest boots, nobody in it may notice the
+/// first one.
+const PRESS_AGAIN: Duration = Duration::from_secs(3);
+
+const WAKE: u32 = 0;
+const SIGNAL: u32 = 1;
+const TIMER: u32 = 2;
+
+/// Serves everything that can happen to `running` until the guest has ended.
+pub(crate) fn run(
+    running: Running,
+    queue: EventQueue,
+    signals: StopSignals,
+) -> Result<Outcome, RunError> {
+    let press_timer = timerfd_create(
+        TimerfdClockId::Monotonic,
+        TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC,
+    )
+    .map_err(|error| RunError::Control(error.into()))?;
+    let mut manager = EventManager::<Control>::new().map_err(control_error)?;
+    let id = manager.add_subscriber(Control {
+        running,
+        queue,
+        signals,
+        press_timer,
+        signalled: false,
+        ended: None,
+    });
+    manager.subscriber_mut(id).map_err(control_error)?.start();
+    while manager
+        .subscriber_mut(id)
+        .map_err(control_error)?
+        .ended
+        .is_none()
+    {
+        manager.run().map_err(control_error)?;
+    }
+    let control = manager.remove_subscriber(id).map_err(control_error)?;
+    let ended = control.ended.unwrap_or(Ok(Outcome::Killed));
+    let state = if ended.is_ok() {
+        VmState::Stopped
+    } else {
+        VmState::Failed
+    };
+    control.running.finish(state);
+    ended
+}
+
+fn control_error(error: event_manager::Error) -> RunError {
+    RunError::Control(io::Error::other(error))
+}
+
+struct Control {
+    running: Running,
+    queue: EventQueue,
+    signals: StopSignals,
+    press_timer: OwnedFd,
+    /// Whether a stop signal came before.
+    signalled: bool,
+    /// How it ended, once it has.
+    ended: Option<Result<Outcome, RunError>>,
+}
+
+impl Control {
+    fn start(&mut self) {
+        if let Err(error) = self.running.start() {
+            self.end(Err(RunError::Control(io::Error::other(error))));
+        }
+    }
+
+    /// The first end counts: what follows is its consequence.
+    fn end(&mut self, how: Result<Outcome, RunError>) {
+        self.ended.get_or_insert(how);
+    }
+
+    fn happened(&mut self, event: Event) {
+        match event {
+            Event::GuestPoweroff => self.end(Ok(Outcome::Poweroff)),
+            Event::GuestPanic => self.running.panicked = true,
+            // A panicked kernel resets the machine by whatever means it finds.
+            Event::GuestReset | Event::TripleFault { .. } if self.running.panicked => {
+                self.end(Ok(Outcome::Panic))
+            }
+            Event::GuestReset => self.end(Ok(Outcome::Reboot)),
+            Event::TripleFault { vcpu } => {
+                tracing::warn!(vcpu, "triple fault");
+                self.end(Ok(Outcome::TripleFault));
+            }
+            Event::VcpuFailed { vcpu, reason } => self.end(Err(RunError::Vcpu { vcpu, reason })),
+            Event::Request(Request { verb, reply }) => {
+                // A requester that has gone away does not matter.
+                let _ = reply.send(self.obey(verb));
+            }
+        }
+    }
+
+    fn obey(&mut self, verb: Verb) -> Result<Reply, RequestError> {
+        match verb {
+            Verb::Info => return Ok(Reply::Info(Box::new(self.running.info()))),
+            Verb::Pause => self.running.pause()?,
+            Verb::Resume => self.running.resume()?,
+            Verb::PowerButton => self.press()?,
+            Verb::Reset => self.end(Ok(Outcome::Reboot)),
+            Verb::Shutdown => self.end(Ok(Outcome::Killed)),
+        }
+        Ok(Reply::Done)
+    }
+
+    /// The first stop signal presses the power button; the second one does not ask any more.
+    fn signalled(&mut self) {
+        while let Some(signal) = self.signals.take() {
+            if std::mem::replace(&mut self.signalled, true) {
+                tracing::warn!(signal, "second stop signal: the guest is stopped hard");
+                self.end(Ok(Outcome::Killed));
+            } else if let Err(error) = self.press() {
+                tracing::warn!(signal, %error, "the guest can not be asked: it is stopped hard");
+                self.end(Ok(Outcome::Killed));
+            }
+        }
+    }
+
+    fn press(&mut self) -> Result<(), RequestError> {
+        self.running.press_power_button()?;
+        let again = Timespec {
+            tv_sec: i64::try_from(PRESS_AGAIN.as_secs()).unwrap_or(1),
+            tv_nsec: 0,
+        };
+        let setting = Itimerspec {
+            it_interval: again,
+            it_value: again,
+        };
+        if let Err(error) = timerfd_settime(&self.press_timer, TimerfdTimerFlags::empty(), &setting)
+        {
+            tracing::warn!(%error, "the power button is pressed only once");
+        }
+        Ok(())
+    }
+
+    fn press_again(&mut self) {
+        let mut expirations = [0; 8];
+        let fired = rustix::io::read(&self.press_timer, &mut expirations).is_ok();
+        if fired && self.running.state == VmState::Stopping {
+            // The state allows it, so there is nothing to refuse.
+            let _ = self.running.press_power_button();
+        }
+    }
+}
+
+impl MutEventSubscriber for Control {
+    fn init(&mut self, ops: &mut EventOps) {
+        let sources = [
+            (self.queue.wake.as_raw_fd(), WAKE),
+            (self.signals.as_raw_fd(), SIGNAL),
+            (self.press_timer.as_raw_fd(), TIMER),
+        ];
+        for (fd, token) in sources {
+            if let Err(error) = ops.add(Events::with_data_raw(fd, token, EventSet::IN)) {
+                self.end(Err(control_error(error)));
+            }
+        }
+    }
+
+    fn process(&mut self, events: Events, _ops: &mut EventOps) {
+        match events.data() {
+            WAKE => {
+                let _ = self.queue.wake.read();
+                while self.ended.is_none()
+                    && let Ok(event) = self.queue.queue.try_recv()
+                {
+                    self.happened(event);
+                }
+            }
+            SIGNAL => self.signalled(),
+            _ => self.press_again(),
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! The machine: KVM's half, guest memory, buses and everything attached to them, before and while
+//! it runs.
+
+mod attach;
+pub mod bus;
+pub mod plan;
+
+use std::io;
+use std::sync::{Arc, Mutex};
+
+use devices::device::{DeviceId, Memory};
+use devices::legacy::serial::SerialPort;
+use devices::legacy::{i8042, ioapic, power};
+use devices::registry::{BuildError, DeviceConfig, HostHandles, Position};
+use devices::transport::MmioTransport;
+use kvm_ioctls::VmFd;
+use vmm_sys_util::eventfd::EventFd;
+
+use crate::arch::{acpi, cpuid, irqchip::Irqchip, layout, ports, regs, smbios};
+use crate::boot::Entry;
+use crate::config::{Discovery, VmConfig};
+use crate::console::Outbox;
+use crate::events::EventSender;
+use crate::kvm::{self, HostPolicy, KvmError};
+use crate::vcpu::Vcpu;
+use bus::{Bus, BusError, Buses, SharedDevice};
+
+pub use attach::AttachError;
+
+/// A virtio device on the machine.
+pub struct Attached {
+    /// The device's name.
+    pub id: DeviceId,
+    /// Its place.
+    pub position: Position,
+    /// Its registers and the device behind them.
+    pub transport: Arc<Mutex<MmioTransport>>,
+}
+
+/// A machine whose vCPUs do not run yet.
+pub struct Machine {
+    pub(crate) vm: Arc<VmFd>,
+    pub(crate) memory: Memory,
+    pub(crate) vcpus: Vec<Vcpu>,
+    pub(crate) mmio: Bus,
+    pub(crate) pio: Bus,
+    pub(crate) irqchip: Irqchip,
+    pub(crate) attached: Vec<Attached>,
+}
+
+/// Why a machine was not built.
+#[derive(Debug, thiserror::Error)]
+pub enum MachineError {
+    /// KVM refused.
+    #[error(transparent)]
+    Kvm(#[from] KvmError),
+    /// A device was not built.
+    #[error(transparent)]
+    Build(#[from] BuildError),
+    /// A device was not attached.
+    #[error(transparent)]
+    Attach(#[from] AttachError),
+    /// Two devices claim the same addresses.
+    #[error("Failed to place a device")]
+    Place(#[from] BusError),
+    /// A legacy device could not be made.
+    #[error("Failed to create the {device}")]
+    Legacy {
+        /// Which one.
+        device: &'static str,
+        /// What the host said.
+        #[source]
+        source: io::Error,
+    },
+    /// The ACPI tables were not written.
+    #[error(transparent)]
+    Acpi(#[from] acpi::AcpiError),
+    /// The SMBIOS tables were not written.
+    #[error(transparent)]
+    Smbios(#[from] smbios::SmbiosError),
+    /// The descriptor or page tables were not written.
+    #[error("Failed to write the boot vCPU's descriptor and page tables")]
+    Tables(#[source] vm_memory::GuestMemoryError),
+}
+
+impl Machine {
+    /// Creates the machine in KVM: memory first, then irqchip, then vCPUs.
+    ///
+    /// # Errors
+    /// When the host lacks KVM or KVM refuses.
+    pub fn create(
+        config: &VmConfig,
+        memory: Memory,
+        policy: HostPolicy,
+    ) -> Result<Self, MachineError> {
+        let kvm = kvm::open(policy)?;
+        let vm = kvm::create_vm(&kvm, &memory)?;
+        let irqchip = Irqchip::create(&vm)?;
+        let supported = kvm::supported_cpuid(&kvm)?;
+        let count = config.vcpus;
+        let vcpus = (0..count)
+            .map(|index| Vcpu::create(&vm, &supported, cpuid::Topology { index, count }))
+            .collect::<Result<_, _>>()?;
+        let mut mmio = Bus::default();
+        mmio.insert(layout::IOAPIC, ioapic::PAGE_BYTES, irqchip.ioapic.clone())?;
+        Ok(Self {
+            vm,
+            memory,
+            vcpus,
+            mmio,
+            pio: Bus::default(),
+            irqchip,
+            attached: Vec::new(),
+        })
+    }
+
+    /// Builds and attaches every virtio device of `configs`, in order of position.
+    ///
+    /// # Errors
+    /// When a handle is missing, or the device or KVM refuses.
+    pub fn attach_all(
+        &mut self,
+        configs: &[DeviceConfig],
+        mut host: HostHandles,
+    ) -> Result<(), MachineError> {
+        let mut configs: Vec<&DeviceConfig> = configs.iter().collect();
+        configs.sort_by_key(|config| config.position());
+        for config in configs {
+            let device = config.build(&mut host, None)?;
+            self.attach(config.id().clone(), config.position(), device)?;
+        }
+        Ok(())
+    }
+
+    /// Attaches serial console and power registers.
+    ///
+    /// # Errors
+    /// When the host refuses a descriptor.
+    pub fn attach_legacy(
+        &mut self,
+        outbox: Arc<Outbox>,
+        events: &EventSender,
+    ) -> Result<LegacyParts, MachineError> {
+        let irq = self.irqchip.line(ports::SERIAL_GSI)?;
+        let sink = Box::new(crate::console::OutboxWriter(outbox));
+        let port = SerialPort::new(irq, sink).map_err(|error| MachineError::Legacy {
+            device: "serial port",
+            source: io::Error::other(error),
+        })?;
+        let serial = Arc::new(Mutex::new(port));
+        let sink = Arc::new(events.clone());
+        let reset: SharedDevice = Arc::new(Mutex::new(i8042::I8042::new(sink.clone())));
+        let power: SharedDevice = Arc::new(Mutex::new(power::Power::new(sink)));
+        for (start, length, device) in [
+            (
+                ports::SERIAL,
+                devices::legacy::serial::PORTS,
+                serial.clone() as SharedDevice,
+            ),
+            (ports::I8042, i8042::PORTS, reset),
+            (ports::POWER, power::PORTS, power),
+        ] {
+            self.pio.insert(u64::from(start), length, device)?;
+        }
+        Ok(LegacyParts {
+            serial,
+            power_button: self.irqchip.line(ports::GED_GSI)?,
+        })
+    }
+
+    /// Writes what firmware would have left: ACPI and SMBIOS tables.
+    ///
+    /// # Errors
+    /// When they do not fit.
+    pub fn write_firmware_tables(&self, config: &VmConfig) -> Result<(), MachineError> {
+        let announced = match config.discovery {
+            Discovery::Acpi => self.attached.iter().map(|device| device.position).collect(),
+            Discovery::Cmdline => Vec::new(),
+        };
+        let inventory = acpi::Inventory {
+            vcpus: config.vcpus,
+            virtio: announced,
+        };
+        acpi::write(&self.memory, &inventory)?;
+        let identity = smbios::Identity {
+            name: &config.name,
+            uuid: config.uuid,
+            oem_strings: &[],
+        };
+        Ok(smbios::write(&self.memory, identity)?)
+    }
+
+    /// Points the boot vCPU at the loaded kernel.
+    ///
+    /// # Errors
+    /// When KVM refuses.
+    pub fn configure_vcpus(&self, entry: &Entry) -> Result<(), MachineError> {
+        regs::write_tables(&self.memory, entry).map_err(MachineError::Tables)?;
+        if let Some(boot) = self.vcpus.first() {
+            boot.enter_at(entry)?;
+        }
+        Ok(())
+    }
+
+    /// The address spaces, ready to be shared by the vCPUs.
+    pub(crate) fn take_buses(&mut self) -> Buses {
+        Buses {
+            mmio: std::mem::take(&mut self.mmio),
+            pio: std::mem::take(&mut self.pio),
+            ioapic: self.irqchip.ioapic.clone(),
+        }
+    }
+}
+
+/// Parts of the machine that the running process holds on to.
+pub struct LegacyParts {
+    /// The console's port.
+    pub serial: Arc<Mutex<SerialPort>>,
+    /// A write of 1 presses the power button.
+    pub power_button: EventFd,
+}

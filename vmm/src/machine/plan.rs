@@ -1,0 +1,119 @@
+//! What a machine will look like, worked out without building it.
+
+use devices::registry::DeviceConfig;
+use serde::Serialize;
+
+use crate::arch::layout::{self, RangeKind};
+use crate::arch::ports;
+use crate::config::{Discovery, VmConfig};
+
+/// The layout of a machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct MachinePlan {
+    /// Guest-physical memory, as the guest is told.
+    pub memory: Vec<MemoryRange>,
+    /// Devices in order of probing.
+    pub devices: Vec<PlannedDevice>,
+    /// Kernel parameters the machine adds.
+    pub extra_params: Vec<String>,
+}
+
+/// One range of guest-physical memory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct MemoryRange {
+    /// First byte.
+    pub start: u64,
+    /// Last byte.
+    pub end: u64,
+    /// `ram` or `reserved`.
+    pub kind: &'static str,
+}
+
+/// One device.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PlannedDevice {
+    /// Name within the machine.
+    pub id: String,
+    /// Kind, such as `virtio-blk`.
+    pub kind: &'static str,
+    /// Position of a virtio device.
+    pub position: Option<u8>,
+    /// Where its registers are: `mmio 0x…` or `port 0x…`.
+    pub registers: String,
+    /// I/O APIC pin.
+    pub gsi: Option<u32>,
+}
+
+/// The layout of the machine that `config` describes.
+pub fn plan(config: &VmConfig) -> MachinePlan {
+    let memory = layout::memory_map(config.memory_mib << 20)
+        .into_iter()
+        .map(|entry| MemoryRange {
+            start: entry.start,
+            end: entry.start + entry.length - 1,
+            kind: match entry.kind {
+                RangeKind::Ram => "ram",
+                RangeKind::Reserved => "reserved",
+            },
+        })
+        .collect();
+    let mut virtio: Vec<&DeviceConfig> = config.devices.iter().collect();
+    virtio.sort_by_key(|device| device.position());
+    let mut devices: Vec<PlannedDevice> = virtio.into_iter().map(planned).collect();
+    devices.extend([
+        legacy("serial", "16550", ports::SERIAL, Some(ports::SERIAL_GSI)),
+        legacy("power", "acpi-power", ports::POWER, Some(ports::GED_GSI)),
+        legacy("reset", "i8042", ports::I8042, None),
+    ]);
+    MachinePlan {
+        memory,
+        devices,
+        extra_params: extra_params(config),
+    }
+}
+
+/// Kernel parameters that announce the devices, when ACPI does not.
+pub fn extra_params(config: &VmConfig) -> Vec<String> {
+    match config.discovery {
+        Discovery::Acpi => Vec::new(),
+        Discovery::Cmdline => {
+            let mut positions: Vec<_> = config.devices.iter().map(DeviceConfig::position).collect();
+            positions.sort();
+            positions
+                .into_iter()
+                .map(|position| {
+                    format!(
+                        "virtio_mmio.device=4K@{:#x}:{}",
+                        ports::virtio_mmio(position),
+                        ports::virtio_gsi(position)
+                    )
+                })
+                .collect()
+        }
+    }
+}
+
+fn planned(device: &DeviceConfig) -> PlannedDevice {
+    let position = device.position();
+    PlannedDevice {
+        id: device.id().to_string(),
+        kind: match device {
+            DeviceConfig::Blk(_) => "virtio-blk",
+            DeviceConfig::Net(_) => "virtio-net",
+            DeviceConfig::Rng(_) => "virtio-rng",
+        },
+        position: Some(position.0),
+        registers: format!("mmio {:#x}", ports::virtio_mmio(position)),
+        gsi: Some(ports::virtio_gsi(position)),
+    }
+}
+
+fn legacy(id: &str, kind: &'static str, port: u16, gsi: Option<u32>) -> PlannedDevice {
+    PlannedDevice {
+        id: id.to_owned(),
+        kind,
+        position: None,
+        registers: format!("port {port:#x}"),
+        gsi,
+    }
+}

@@ -1,0 +1,124 @@
+//! A machine that runs, and what can be done to it.
+
+use std::sync::Arc;
+
+use vmm_sys_util::eventfd::EventFd;
+
+use crate::api::{RequestError, VmInfo};
+use crate::console::Console;
+use crate::lifecycle::{TransitionError, VmState};
+use crate::machine::{Attached, Machine};
+use crate::phases::{Phase, Phases};
+use crate::vcpu::VcpuThreads;
+use crate::vm::lock;
+
+/// A machine with its threads. Owned by the control thread.
+pub(crate) struct Running {
+    pub(crate) slot: String,
+    pub(crate) memory_mib: u64,
+    pub(crate) vcpu_count: u8,
+    pub(crate) state: VmState,
+    /// Whether the guest's kernel reported a panic.
+    pub(crate) panicked: bool,
+    pub(crate) vcpus: VcpuThreads,
+    pub(crate) machine: Machine,
+    pub(crate) console: Console,
+    pub(crate) power_button: EventFd,
+    pub(crate) phases: Arc<Phases>,
+}
+
+impl Running {
+    /// Lets the vCPUs go for the first time.
+    pub(crate) fn start(&mut self) -> Result<(), TransitionError> {
+        self.state.transition(VmState::Booting)?;
+        self.vcpus.resume();
+        self.state.transition(VmState::Running)
+    }
+
+    /// Takes the vCPUs out of the guest, then drains every device: only vCPUs make new work. When
+    /// a device does not stop, everything is let go again.
+    pub(crate) fn pause(&mut self) -> Result<(), RequestError> {
+        self.state.transition(VmState::Pausing)?;
+        self.vcpus.pause();
+        if let Err(error) = self.stop_devices() {
+            self.resume_devices();
+            self.vcpus.resume();
+            self.state.transition(VmState::Running)?;
+            return Err(error);
+        }
+        Ok(self.state.transition(VmState::Paused)?)
+    }
+
+    /// Lets devices go on, then vCPUs: the first access of a vCPU must find its device running.
+    pub(crate) fn resume(&mut self) -> Result<(), TransitionError> {
+        self.state.transition(VmState::Resuming)?;
+        self.resume_devices();
+        self.vcpus.resume();
+        self.state.transition(VmState::Running)
+    }
+
+    /// Presses the power button; a paused machine is resumed first, or it could not react.
+    pub(crate) fn press_power_button(&mut self) -> Result<(), TransitionError> {
+        if self.state == VmState::Paused {
+            self.resume()?;
+        }
+        if self.state != VmState::Stopping {
+            self.state.transition(VmState::Stopping)?;
+        }
+        // The write only fails when the counter is full, and then a press is pending already.
+        let _ = self.power_button.write(1);
+        Ok(())
+    }
+
+    /// Ends everything: vCPUs, then devices with all their I/O, then the console.
+    pub(crate) fn finish(mut self, state: VmState) {
+        self.phases.stamp(Phase::GuestEnded);
+        drop(self.vcpus.stop());
+        for device in &self.machine.attached {
+            if let Err(error) = lock(&device.transport).stop() {
+                tracing::error!(device = %device.id, error = &error as &dyn std::error::Error, "device did not stop");
+            }
+        }
+        self.console.finish();
+        // Every state but `Stopped` leads to both ends.
+        let _ = self.state.transition(state);
+    }
+
+    pub(crate) fn info(&self) -> VmInfo {
+        VmInfo {
+            slot: self.slot.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            state: self.state,
+            panicked: self.panicked,
+            vcpus: self.vcpu_count,
+            memory_mib: self.memory_mib,
+            uptime_ms: u64::try_from(self.phases.elapsed().as_millis()).unwrap_or(u64::MAX),
+            phases: self.phases.stamps(),
+        }
+    }
+
+    fn stop_devices(&self) -> Result<(), RequestError> {
+        self.machine
+            .attached
+            .iter()
+            .try_for_each(|Attached { id, transport, .. }| {
+                lock(transport)
+                    .stop()
+                    .map_err(|error| RequestError::Device {
+                        id: id.to_string(),
+                        action: "stop",
+                        reason: error.to_string(),
+                    })
+            })
+    }
+
+    /// A device that does not start again has asked its driver for a reset; the machine runs on.
+    fn resume_devices(&self) {
+        for Attached { id, transport, .. } in &self.machine.attached {
+            if let Err(error) = lock(transport).resume() {
+                tracing::error!(device = %id, error = &error as &dyn std::error::Error, "device did not resume");
+            }
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! A virtual machine from boot to end. [`Vm::boot`] is the table of contents of a boot.
+
+use std::io;
+use std::os::unix::net::UnixListener;
+use std::sync::{Arc, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::Instant;
+
+use devices::device::Memory;
+use devices::registry::HostHandles;
+
+use crate::api;
+use crate::arch::acpi;
+use crate::boot::{self, Entry, LoadContext, LoadError, OpenError, Payload};
+use crate::config::VmConfig;
+use crate::console::{self, Console, ConsoleEnds};
+use crate::control;
+use crate::events::{EventQueue, EventSender, event_channel};
+use crate::kvm::HostPolicy;
+use crate::lifecycle::{Outcome, VmState};
+use crate::machine::{Machine, MachineError, plan};
+use crate::memory::{self, MemoryError};
+use crate::phases::{Phase, Phases};
+use crate::running::Running;
+use crate::signals::StopSignals;
+use crate::validate::ConfigError;
+use crate::vcpu::{Surroundings, VcpuError, VcpuThreads};
+
+/// What a boot needs besides the machine's configuration.
+pub struct BootOptions {
+    /// The boot's clock.
+    pub phases: Arc<Phases>,
+    /// Where the console leads.
+    pub console: ConsoleEnds,
+    /// The bound control socket.
+    pub control: Option<UnixListener>,
+    /// Which hosts are good enough.
+    pub host: HostPolicy,
+}
+
+impl Default for BootOptions {
+    fn default() -> Self {
+        Self {
+            phases: Arc::new(Phases::since(Instant::now())),
+            console: ConsoleEnds::default(),
+            control: None,
+            host: HostPolicy::default(),
+        }
+    }
+}
+
+/// Why a machine did not boot.
+#[derive(Debug, thiserror::Error)]
+pub enum BootError {
+    /// The configuration describes no machine.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The kernel was not found.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// There is no guest RAM.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
+    /// The machine was not built.
+    #[error(transparent)]
+    Machine(#[from] MachineError),
+    /// The kernel was not loaded.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// The thread that loads the kernel panicked: a mistake in slotvmm.
+    #[error("The loader of kernel and initrd panicked")]
+    LoaderPanicked,
+    /// The vCPUs did not start.
+    #[error(transparent)]
+    Vcpu(#[from] VcpuError),
+    /// The host refused a thread or a descriptor.
+    #[error("Failed to {action}")]
+    Host {
+        /// What was being done.
+        action: &'static str,
+        /// What the host said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Why a running machine could not go on.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// A vCPU can not run.
+    #[error("vCPU {vcpu} can not go on: {reason}")]
+    Vcpu {
+        /// Which one.
+        vcpu: u8,
+        /// What KVM reported.
+        reason: String,
+    },
+    /// The control loop failed.
+    #[error("The control loop failed")]
+    Control(#[source] io::Error),
+}
+
+/// A machine, booted and paused before its first instruction.
+pub struct Vm {
+    running: Running,
+    queue: EventQueue,
+    signals: StopSignals,
+    events: EventSender,
+}
+
+impl Vm {
+    /// Boots the machine up to the point where its vCPUs can be let go: call [`run`](Self::run).
+    /// SIGTERM, SIGINT and SIGHUP are blocked in the calling thread from here on and press the
+    /// power button.
+    ///
+    /// # Errors
+    /// When the configuration, the bootstrap, the host or KVM do not allow it. Nothing is left
+    /// behind then.
+    pub fn boot(
+        config: &VmConfig,
+        host: HostHandles,
+        options: BootOptions,
+    ) -> Result<Self, BootError> {
+        config.validate()?;
+        let signals = StopSignals::block().map_err(on("block the stop signals"))?;
+        let phases = options.phases;
+        let (events, queue) = event_channel().map_err(on("create the event channel"))?;
+        let outbox =
+            console::outbox(events.clone(), phases.clone()).map_err(on("create the console"))?;
+        let memory = memory::create(config.memory_mib)?;
+        phases.stamp(Phase::MemoryMapped);
+        // From here to `finish`, kernel and initrd are read while KVM and the devices are set up.
+        let loading = Loading::start(config, boot::open(&config.boot)?, &memory, &phases)?;
+        let mut machine = Machine::create(config, memory, options.host)?;
+        phases.stamp(Phase::VmCreated);
+        machine.attach_all(&config.devices, host)?;
+        let legacy = machine.attach_legacy(outbox.clone(), &events)?;
+        machine.write_firmware_tables(config)?;
+        phases.stamp(Phase::DevicesAttached);
+        machine.configure_vcpus(&loading.finish()?)?;
+        let surroundings = Surroundings {
+            buses: Arc::new(machine.take_buses()),
+            events: events.clone(),
+            phases: phases.clone(),
+        };
+        let vcpus = VcpuThreads::start(std::mem::take(&mut machine.vcpus), &surroundings)?;
+        let console = Console::start(outbox, legacy.serial, options.console)
+            .map_err(on("start the console"))?;
+        if let Some(listener) = options.control {
+            api::serve(listener, events.clone()).map_err(on("serve the control socket"))?;
+        }
+        Ok(Self {
+            running: Running {
+                slot: config.name.clone(),
+                memory_mib: config.memory_mib,
+                vcpu_count: config.vcpus,
+                state: VmState::Created,
+                panicked: false,
+                vcpus,
+                machine,
+                console,
+                power_button: legacy.power_button,
+                phases,
+            },
+            queue,
+            signals,
+            events,
+        })
+    }
+
+    /// A way to send requests to the machine from another thread.
+    pub fn events(&self) -> EventSender {
+        self.events.clone()
+    }
+
+    /// Lets the guest run until it ends, and serves signals and the control socket meanwhile.
+    ///
+    /// # Errors
+    /// When the host can not run the guest any further. Everything is stopped then, too.
+    pub fn run(self) -> Result<Outcome, RunError> {
+        control::run(self.running, self.queue, self.signals)
+    }
+}
+
+fn on(action: &'static str) -> impl Fn(io::Error) -> BootError {
+    move |source| BootError::Host { action, source }
+}
+
+/// Kernel and initrd on their way into guest memory.
+struct Loading {
+    thread: JoinHandle<Result<Entry, LoadError>>,
+}
+
+impl Loading {
+    fn start(
+        config: &VmConfig,
+        payload: Payload,
+        memory: &Memory,
+        phases: &Arc<Phases>,
+    ) -> Result<Self, BootError> {
+        let mut words = vec![payload.params().to_owned()];
+        words.extend(plan::extra_params(config));
+        let cmdline = words.join(" ").trim().to_owned();
+        let context = LoadContext {
+            ram_bytes: config.memory_mib << 20,
+            rsdp: acpi::RSDP,
+        };
+        let (memory, phases) = (memory.clone(), phases.clone());
+        let thread = thread::Builder::new()
+            .name("loader".to_owned())
+            .spawn(move || {
+                let entry = payload.load(&memory, &cmdline, &context);
+                phases.stamp(Phase::KernelLoaded);
+                entry
+            })
+            .map_err(on("start the loader"))?;
+        Ok(Self { thread })
+    }
+
+    fn finish(self) -> Result<Entry, BootError> {
+        let loaded = self.thread.join().map_err(|_| BootError::LoaderPanicked)?;
+        Ok(loaded?)
+    }
+}
+
+/// Locks a mutex whose data stays valid even when a holder panicked.
+pub(crate) fn lock<T: ?Sized>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
