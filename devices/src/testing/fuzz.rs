@@ -5,11 +5,14 @@
 use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
 use vm_memory::{Bytes, GuestAddress};
 
-use super::conformance::{Subject, start_and_stop};
+use super::conformance::{Subject, start_and_stop, subjects};
 use super::{FakeInterrupt, MmioDriver, QueueDriver, activation, guest_memory};
 use crate::bus::BusDevice;
 use crate::device::Memory;
+use crate::legacy::ioapic::{self, IoApic, Line, MsiMessage, RouteSink};
 use crate::rng::Requests;
+use crate::state::StateBlob;
+use crate::transport::TransportState;
 use crate::transport::registers::{CONFIG, PAGE_BYTES};
 
 /// Size of a fuzzed queue: small, so that garbage often points at something.
@@ -20,6 +23,100 @@ const BUFFERS: u64 = 0x40_0000;
 
 /// Most rounds of queue processing in one run.
 const ROUNDS: usize = 4;
+
+/// Any register access to the device that the first byte of `input` picks, then a normal start.
+pub fn registers(input: &[u8]) {
+    if let Some((subject, rest)) = pick(input) {
+        let mut driver = MmioDriver::new(subject.build(None), &guest_memory());
+        access_registers(&mut driver, rest);
+        driver.start();
+    }
+}
+
+/// Garbage rings on every subject whose name starts with `kind`.
+pub fn queues(kind: &str, input: &[u8]) {
+    for subject in subjects()
+        .iter()
+        .filter(|subject| subject.name.starts_with(kind))
+    {
+        device(subject, input);
+    }
+}
+
+/// `input` as the saved state of the device that its first byte picks, and of its transport. What
+/// is accepted has to run, and to save as the same.
+pub fn saved_state(input: &[u8]) {
+    let Some((subject, rest)) = pick(input) else {
+        return;
+    };
+    let blob = StateBlob {
+        bytes: rest.to_vec(),
+        ..subject.build(None).save().unwrap()
+    };
+    if let Ok(mut device) = subject.try_build(Some(blob)) {
+        start_and_stop(&subject, device.as_mut());
+    }
+    let mut driver = MmioDriver::new(subject.build(None), &guest_memory());
+    let decoded = postcard::from_bytes::<TransportState>(rest);
+    if let Ok(state) = decoded
+        .map_err(drop)
+        .and_then(|state| restore(&mut driver, state))
+    {
+        assert_eq!(driver.transport.save().unwrap(), state);
+        // It may fail on queues that the device does not take; a reset recovers.
+        let _ = driver.transport.resume();
+        driver.start();
+    }
+}
+
+/// Reads and writes of the I/O APIC's registers and ends of interrupts, then a restore of what
+/// came of it.
+pub fn ioapic(input: &[u8]) {
+    let mut ioapic = IoApic::new(Box::new(Nowhere));
+    for step in input.chunks_exact(6) {
+        let [kind, selected, value @ ..] = step else {
+            continue;
+        };
+        let line = if kind & 4 == 0 {
+            Line::Idle
+        } else {
+            Line::Asserted
+        };
+        match kind % 4 {
+            0 => ioapic.eoi(*selected),
+            1 => ioapic.set_line(*selected, line),
+            _ => {
+                ioapic.write(ioapic::IOREGSEL, &[*selected]);
+                ioapic.write(ioapic::IOWIN, value);
+            }
+        }
+        ioapic.read(u64::from(*selected), &mut [0; 4]);
+    }
+    let state = ioapic.save();
+    let mut restored = IoApic::new(Box::new(Nowhere));
+    restored.restore(&state).unwrap();
+    assert_eq!(restored.save(), state);
+}
+
+struct Nowhere;
+
+impl RouteSink for Nowhere {
+    fn update(&mut self, _pin: u8, _message: Option<MsiMessage>) {}
+
+    fn deliver(&mut self, _pin: u8, _message: MsiMessage) {}
+}
+
+fn restore(driver: &mut MmioDriver, state: TransportState) -> Result<TransportState, ()> {
+    driver.transport.restore(&state).map_err(drop)?;
+    Ok(state)
+}
+
+fn pick(input: &[u8]) -> Option<(Subject, &[u8])> {
+    let (first, rest) = input.split_first()?;
+    let mut subjects = subjects();
+    let index = usize::from(*first) % subjects.len();
+    Some((subjects.swap_remove(index), rest))
+}
 
 /// Reads and writes registers of a device as `input` says: three bytes of head, then the data.
 pub fn access_registers(driver: &mut MmioDriver, input: &[u8]) {

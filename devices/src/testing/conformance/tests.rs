@@ -26,6 +26,33 @@ proptest! {
     }
 
     #[test]
+    fn any_saved_state_is_refused_or_works(garbage in prop::collection::vec(any::<u8>(), 0..96)) {
+        fuzz::saved_state(&garbage);
+    }
+
+    #[test]
+    fn any_damage_to_a_saved_transport_is_refused_or_works(
+        damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
+    ) {
+        for (first, subject) in (0u8..).zip(subjects()) {
+            let mut driver = MmioDriver::new(subject.build(None), &guest_memory());
+            driver.start();
+            driver.transport.stop().unwrap();
+            let mut bytes = postcard::to_stdvec(&driver.transport.save().unwrap()).unwrap();
+            for (at, value) in &damage {
+                *at.get_mut(&mut bytes) = *value;
+            }
+            bytes.insert(0, first);
+            fuzz::saved_state(&bytes);
+        }
+    }
+
+    #[test]
+    fn any_interrupt_routing_is_survived(garbage in prop::collection::vec(any::<u8>(), 0..600)) {
+        fuzz::ioapic(&garbage);
+    }
+
+    #[test]
     fn any_rings_are_survived_by_any_device(garbage in prop::collection::vec(any::<u8>(), 0..2048)) {
         for subject in subjects() {
             fuzz::device(&subject, &garbage);
