@@ -82,7 +82,7 @@ impl Ring {
         })
     }
 
-    /// Fires when an operation completed outside [`Ring::enter`].
+    /// Fires when an operation completed.
     pub(crate) fn event(&self) -> &EventFd {
         &self.event
     }
@@ -141,17 +141,15 @@ impl Ring {
         pushed
     }
 
-    /// Hands the queued operations to the kernel, without an event for those that complete
-    /// within the call: look at [`Ring::next`] after it.
+    /// Hands the queued operations to the kernel. Some may be complete when it returns: look at
+    /// [`Ring::next`]. Their event fires as well; muting it meanwhile would save a wake-up, but a
+    /// completion that races with the end of the muting could then be lost.
     ///
     /// # Errors
     /// `WouldBlock` when the kernel has no room at the moment, others for good.
     pub(crate) fn enter(&mut self) -> io::Result<()> {
         while !self.ring.submission().is_empty() {
-            self.ring.completion().disable_eventfd();
-            let entered = self.ring.submit();
-            self.ring.completion().enable_eventfd();
-            match entered {
+            match self.ring.submit() {
                 Ok(0) => return Err(io::ErrorKind::WouldBlock.into()),
                 Ok(_) => {}
                 Err(error) => retry(error)?,
