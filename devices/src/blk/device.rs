@@ -119,17 +119,29 @@ impl Blk {
         durability: Durability,
     ) -> io::Result<Box<dyn DiskEngine>> {
         let sync = || SyncEngine::new(Arc::clone(&self.image), memory.clone(), tags, durability);
-        if self.engine == Engine::Sync {
-            return Ok(Box::new(sync()));
-        }
-        match UringEngine::new(Arc::clone(&self.image), memory.clone(), tags, durability) {
+        let uring = || UringEngine::new(Arc::clone(&self.image), memory.clone(), tags, durability);
+        let engine = choose(self.engine, uring, sync)?;
+        tracing::debug!(device = %self.disk.id, engine = engine.name(), "disk engine chosen");
+        Ok(engine)
+    }
+}
+
+/// The engine asked for; a host without io_uring is no error unless io_uring was demanded.
+pub(super) fn choose<U: DiskEngine + 'static, S: DiskEngine + 'static>(
+    engine: Engine,
+    uring: impl FnOnce() -> io::Result<U>,
+    sync: impl FnOnce() -> S,
+) -> io::Result<Box<dyn DiskEngine>> {
+    match engine {
+        Engine::Sync => Ok(Box::new(sync())),
+        Engine::IoUring => Ok(Box::new(uring()?)),
+        Engine::Auto => match uring() {
             Ok(engine) => Ok(Box::new(engine)),
-            Err(error) if self.engine == Engine::Auto => {
-                tracing::info!(device = %self.disk.id, %error, "no io_uring on this host; using synchronous disk I/O");
+            Err(error) => {
+                tracing::info!(%error, "no io_uring on this host; using synchronous disk I/O");
                 Ok(Box::new(sync()))
             }
-            Err(error) => Err(error),
-        }
+        },
     }
 }
 

@@ -15,7 +15,6 @@
 
 mod config;
 mod device;
-mod log_limit;
 mod request;
 mod state;
 #[cfg(test)]

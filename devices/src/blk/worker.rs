@@ -9,12 +9,12 @@ use event_manager::EventSet;
 use virtio_queue::{DescriptorChain, QueueOwnedT, QueueT};
 use vm_memory::{Bytes, GuestAddress};
 
-use super::log_limit::LogLimit;
 use super::request::{Command, ID_BYTES, Layout, Limits, Parsed, Status};
 use crate::device::{ActiveQueue, DeviceId, Memory};
 use crate::disk::{Completion, DiskEngine, DiskRequest, SubmitError};
 use crate::fault::QueueFault;
 use crate::interrupt::Interrupt;
+use crate::log_limit::LogLimit;
 use crate::worker::{Handler, Source};
 
 /// The driver kicked the queue.
@@ -303,8 +303,8 @@ impl Requests {
             match done.result {
                 Ok(()) => self.finish(memory, (done.tag, pending.written), pending.status, Status::Ok),
                 Err(error) => {
-                    if let Some(dropped) = self.log.allow() {
-                        tracing::warn!(device = %self.disk.id, %error, dropped, "disk request failed on the host");
+                    if let Some(count) = self.log.next() {
+                        tracing::warn!(device = %self.disk.id, %error, count, "disk request failed on the host");
                     }
                     self.finish(memory, (done.tag, 0), pending.status, Status::IoError)
                 }
