@@ -1,6 +1,7 @@
 //! The bytes of a kernel or an initrd: a file that is read straight into guest memory, or a buffer
 //! when there is no file to read from.
 
+use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Cursor, ErrorKind, Seek, SeekFrom};
 use std::os::fd::AsRawFd;
@@ -29,7 +30,6 @@ pub(super) struct Part {
 }
 
 /// Bytes with a known length.
-#[derive(Debug)]
 pub(super) enum Blob {
     /// An open regular file, read at absolute offsets.
     File {
@@ -40,6 +40,15 @@ pub(super) enum Blob {
     },
     /// A buffer.
     Memory(Vec<u8>),
+}
+
+impl fmt::Debug for Blob {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File { file, len } => write!(f, "{file:?}, {len} bytes"),
+            Self::Memory(bytes) => write!(f, "{} bytes", bytes.len()),
+        }
+    }
 }
 
 impl Blob {

@@ -39,8 +39,16 @@ mod version;
 mod zero_page;
 
 #[cfg(test)]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "numbers in tests are small"
+)]
 mod testing;
 #[cfg(test)]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "numbers in tests are small"
+)]
 mod tests;
 
 use std::path::PathBuf;

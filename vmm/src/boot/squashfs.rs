@@ -259,5 +259,18 @@ fn guarded<T>(read: impl FnOnce() -> T) -> io::Result<T> {
 }
 
 fn to_io(error: BackhandError) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, error.to_string())
+    // The crate has no texts of its own here: they come with a feature that also logs.
+    let text = match error {
+        BackhandError::StdIo(error) => return error,
+        BackhandError::Deku(_) => "a structure does not parse",
+        BackhandError::UnsupportedInode | BackhandError::UnexpectedInode => {
+            "an inode is of the wrong kind"
+        }
+        BackhandError::UnsupportedCompression(_) | BackhandError::CompressionInit(_) => {
+            "a block does not unpack"
+        }
+        BackhandError::InvalidIdTable => "the id table is too short",
+        _ => "a structure points outside of its table",
+    };
+    io::Error::new(io::ErrorKind::InvalidData, text)
 }

@@ -3,7 +3,7 @@
 use std::io::{Cursor, Write};
 use std::path::{Path, PathBuf};
 
-use backhand::compression::Compressor;
+use backhand::compression::{CompressionOptions, Compressor, Lz4};
 use backhand::{FilesystemCompressor, FilesystemWriter, NodeHeader};
 use devices::device::Memory;
 use vm_memory::{Bytes, GuestAddress};
@@ -47,11 +47,19 @@ impl Default for Elf {
 impl Elf {
     /// The file: two segments, the second a page after the first's end, and perhaps a PVH note.
     pub(super) fn build(self) -> Vec<u8> {
-        let text: Vec<u8> = (0..0x2000).map(|i| KERNEL_TEXT[i % KERNEL_TEXT.len()]).collect();
+        let text: Vec<u8> = (0..0x2000)
+            .map(|i| KERNEL_TEXT[i % KERNEL_TEXT.len()])
+            .collect();
         let data = vec![0xda; 0x1000];
         let notes = self.pvh.map(pvh_note).unwrap_or_default();
         let mut headers = vec![
-            (1u32, 0x1000u64, text.len() as u64, self.address, self.memory_bytes),
+            (
+                1u32,
+                0x1000u64,
+                text.len() as u64,
+                self.address,
+                self.memory_bytes,
+            ),
             (1, 0x3000, 0x1000, self.address + self.memory_bytes, 0x8000),
         ];
         if !notes.is_empty() {
@@ -110,14 +118,14 @@ pub(super) enum Packing {
 }
 
 /// All methods that can be unpacked.
-pub(super) const PACKINGS: [Packing; 4] =
-    [Packing::Gzip, Packing::Xz, Packing::Zstd, Packing::Lz4];
+pub(super) const PACKINGS: [Packing; 4] = [Packing::Gzip, Packing::Xz, Packing::Zstd, Packing::Lz4];
 
 /// Packs `kernel` as the kernel build does, its size noted after it.
 pub(super) fn pack(kernel: &[u8], packing: Packing) -> Vec<u8> {
     let mut packed = match packing {
         Packing::Gzip => {
-            let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+            let mut encoder =
+                flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
             encoder.write_all(kernel).unwrap();
             return encoder.finish().unwrap();
         }
@@ -184,7 +192,11 @@ pub(super) enum Item<'a> {
 /// A squashfs image with these entries; directories are made as needed.
 pub(super) fn image(compressor: Compressor, items: &[(&str, Item<'_>)]) -> Vec<u8> {
     let mut writer = FilesystemWriter::default();
-    writer.set_compressor(FilesystemCompressor::new(compressor, None).unwrap());
+    let options = (compressor == Compressor::Lz4).then_some(CompressionOptions::Lz4(Lz4 {
+        version: 1,
+        flags: 0,
+    }));
+    writer.set_compressor(FilesystemCompressor::new(compressor, options).unwrap());
     let header = NodeHeader::new(0o755, 0, 0, 0);
     for (path, item) in items {
         let parent = Path::new(path).parent().unwrap();
@@ -252,7 +264,9 @@ pub(super) fn machine(mib: u64) -> (Memory, LoadContext) {
 /// Bytes of guest memory.
 pub(super) fn peek(memory: &Memory, address: u64, len: usize) -> Vec<u8> {
     let mut bytes = vec![0; len];
-    memory.read_slice(&mut bytes, GuestAddress(address)).unwrap();
+    memory
+        .read_slice(&mut bytes, GuestAddress(address))
+        .unwrap();
     bytes
 }
 

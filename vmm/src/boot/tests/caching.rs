@@ -96,7 +96,11 @@ fn changed_image_misses() {
     let payload = open(&setup.config).unwrap();
     assert_eq!(payload.describe().cache, CacheUse::Filled);
     assert_eq!(payload.params(), "");
-    assert_eq!(setup.files("kernels").len(), 1, "the same kernel is kept once");
+    assert_eq!(
+        setup.files("kernels").len(),
+        1,
+        "the same kernel is kept once"
+    );
 }
 
 #[test]
@@ -117,7 +121,9 @@ const DAMAGES: [(&str, fn(&Path)); 12] = [
     ("kernel truncated", |c| shorten(&only(c, "kernels"))),
     ("kernel emptied", |c| write(&only(c, "kernels"), b"")),
     ("kernel changed", |c| flip(&only(c, "kernels"))),
-    ("kernel removed", |c| fs::remove_file(only(c, "kernels")).unwrap()),
+    ("kernel removed", |c| {
+        fs::remove_file(only(c, "kernels")).unwrap()
+    }),
     ("kernel a directory", |c| {
         let path = only(c, "kernels");
         fs::remove_file(&path).unwrap();
@@ -131,11 +137,15 @@ const DAMAGES: [(&str, fn(&Path)); 12] = [
         symlink(c.join("moved"), &path).unwrap();
     }),
     ("initrd changed", |c| flip(&only(c, "initrds"))),
-    ("initrd removed", |c| fs::remove_file(only(c, "initrds")).unwrap()),
+    ("initrd removed", |c| {
+        fs::remove_file(only(c, "initrds")).unwrap()
+    }),
     ("record truncated", |c| shorten(&only(c, "index"))),
     ("record changed", |c| flip(&only(c, "index"))),
     ("record emptied", |c| write(&only(c, "index"), b"")),
-    ("record is junk", |c| write(&only(c, "index"), &[0xff; 4096])),
+    ("record is junk", |c| {
+        write(&only(c, "index"), &[0xff; 4096])
+    }),
 ];
 
 fn only(cache: &Path, directory: &str) -> PathBuf {
@@ -207,7 +217,10 @@ fn record_that_points_elsewhere_is_not_followed() {
     let text = fs::read_to_string(&record).unwrap();
     let (_, json) = text.split_once('\n').unwrap();
     let json = json.replace("kernels/", "../kernels/");
-    let file = format!("{}\n{json}", super::super::identity::digest(json.as_bytes()));
+    let file = format!(
+        "{}\n{json}",
+        super::super::identity::digest(json.as_bytes())
+    );
     write(&record, file.as_bytes());
     assert_eq!(setup.boot(), CacheUse::Filled);
 }

@@ -48,11 +48,17 @@ fn foreign_kernels_are_told_apart() {
     let mut narrow_bzimage = good_bzimage();
     narrow_bzimage[0x236] = 0;
     let cases: [(&[u8], &str); 9] = [
-        (&arm, "wrong architecture, expected x86-64, found a kernel for aarch64"),
+        (
+            &arm,
+            "wrong architecture, expected x86-64, found a kernel for aarch64",
+        ),
         (&arm_image, "found a kernel for aarch64"),
         (&narrow, "found a kernel for 32-bit"),
         (&narrow_bzimage, "found a kernel for 32-bit x86"),
-        (&old, "too old for the 64-bit boot protocol, expected 2.12 or later (Linux 3.8), found 2.06"),
+        (
+            &old,
+            "too old for the 64-bit boot protocol, expected 2.12 or later (Linux 3.8), found 2.06",
+        ),
         (b"", "an empty file"),
         (b"#!/bin/sh\n", "data starting [23, 21, 2f, 62]"),
         (b"hsqs....", "a squashfs image"),
@@ -101,10 +107,16 @@ fn paths_that_are_no_files_are_named() {
     assert!(error.contains("is a directory"), "{error}");
     let gone = dir.path().join("gone");
     let error = chain(&open(&boots_files(&gone, None)).unwrap_err());
-    assert!(error.contains("gone") && error.contains("No such file"), "{error}");
+    assert!(
+        error.contains("gone") && error.contains("No such file"),
+        "{error}"
+    );
     let kernel = put(dir.path(), "kernel", &Elf::default().build());
     let error = chain(&open(&boots_files(&kernel, Some(&gone))).unwrap_err());
-    assert!(error.contains("Initrd") && error.contains("gone"), "{error}");
+    assert!(
+        error.contains("Initrd") && error.contains("gone"),
+        "{error}"
+    );
     let error = chain(&open(&boots(dir.path())).unwrap_err());
     assert!(error.contains("is a directory"), "{error}");
     let fifo = dir.path().join("fifo");
@@ -121,7 +133,10 @@ fn sparse_giant_is_refused_by_its_size() {
     let file = std::fs::File::options().write(true).open(&kernel).unwrap();
     file.set_len(300 * MIB).unwrap();
     let error = chain(&open(&boots_files(&kernel, None)).unwrap_err());
-    assert!(error.contains("314572800 bytes, expected at most 256 MiB"), "{error}");
+    assert!(
+        error.contains("314572800 bytes, expected at most 256 MiB"),
+        "{error}"
+    );
     file.set_len(3 << 30).unwrap();
     let good = put(dir.path(), "good", &Elf::default().build());
     let error = chain(&open(&boots_files(&good, Some(&kernel))).unwrap_err());
@@ -131,6 +146,7 @@ fn sparse_giant_is_refused_by_its_size() {
 #[test]
 fn images_that_cannot_be_read_say_why() {
     let good = good_image();
+    let used = usize::from_le_bytes(good[40..48].try_into().unwrap());
     let with = |at: usize, bytes: &[u8]| {
         let mut bad = good.clone();
         bad[at..at + bytes.len()].copy_from_slice(bytes);
@@ -138,15 +154,17 @@ fn images_that_cannot_be_read_say_why() {
     };
     let cases = [
         (Vec::new(), "starts with nothing"),
-        (vec![0; 4096], "is no squashfs image, it starts with [00, 00, 00, 00]"),
+        (
+            vec![0; 4096],
+            "is no squashfs image, it starts with [00, 00, 00, 00]",
+        ),
         (good[..50].to_vec(), "truncated"),
-        (good[..good.len() / 2].to_vec(), "truncated, expected"),
+        (good[..used - 1].to_vec(), "truncated, expected"),
         (with(0, b"sqsh"), "big-endian squashfs is not supported"),
         (with(28, &[3]), "squashfs version 3.0 is not supported"),
         (with(20, &[2]), "lzma compression is not supported"),
         (with(20, &[9]), "compression number 9 is not supported"),
         (with(64, &u64::MAX.to_le_bytes()), "damaged squashfs"),
-        (with(100, &[0xff; 200]), ""),
     ];
     for (bytes, expected) in cases {
         let error = image_error(&bytes);
@@ -191,11 +209,17 @@ fn unpacking_refuses_lies() {
         cut.extend(size.to_le_bytes());
         assert!(unpack(&cut).is_err(), "{packing:?}");
         let junk = pack(&vec![0x55; 4096], packing);
-        assert!(matches!(unpack(&junk), Err(UnpackError::NotElf { length: 4096 })));
+        assert!(matches!(
+            unpack(&junk),
+            Err(UnpackError::NotElf { length: 4096 })
+        ));
     }
     let mut outside = good_bzimage();
     outside[0x24c..0x250].copy_from_slice(&u32::MAX.to_le_bytes());
-    assert!(matches!(unpack_kernel(&outside), Err(UnpackError::OutsideFile { .. })));
+    assert!(matches!(
+        unpack_kernel(&outside),
+        Err(UnpackError::OutsideFile { .. })
+    ));
     let error = unpack_kernel(&bzimage(&pack(b"", Packing::Bzip2))).unwrap_err();
     assert!(error.to_string().contains("bzip2"), "{error}");
 }

@@ -14,10 +14,7 @@ fn open_items(items: &[(&str, Item<'_>)]) -> Result<Payload, OpenError> {
     open_toplevel(items, None)
 }
 
-fn open_toplevel(
-    items: &[(&str, Item<'_>)],
-    toplevel: Option<&str>,
-) -> Result<Payload, OpenError> {
+fn open_toplevel(items: &[(&str, Item<'_>)], toplevel: Option<&str>) -> Result<Payload, OpenError> {
     let dir = tempdir().unwrap();
     let path = put(dir.path(), "image", &image(Compressor::Zstd, items));
     let source = BootSource::Bootstrap {
@@ -117,7 +114,10 @@ fn initrd_of_another_version_is_not_taken() {
         ("/boot/vmlinuz-6.12", File(&kernel)),
         ("/boot/initrd.img-6.1", File(b"i")),
     ]);
-    assert!(error.contains("/boot/vmlinuz-6.12 needs /boot/initrd.img-6.12"), "{error}");
+    assert!(
+        error.contains("/boot/vmlinuz-6.12 needs /boot/initrd.img-6.12"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -139,7 +139,10 @@ fn bootspec_in_the_root_wins_and_names_everything() {
     let payload = open_items(&items).unwrap();
     assert_eq!(payload.describe().kernel, "/k");
     assert_eq!(payload.describe().found_by, "bootspec /boot.json");
-    assert_eq!(payload.params(), "loglevel=4 root=fstab init=/nix/store/s/init");
+    assert_eq!(
+        payload.params(),
+        "loglevel=4 root=fstab init=/nix/store/s/init"
+    );
 }
 
 #[test]
@@ -152,7 +155,10 @@ fn configured_init_replaces_the_one_found() {
         init: Some("/bin/sh".to_owned()),
         ..boots(&path)
     };
-    assert_eq!(open(&config).unwrap().params(), "loglevel=4 root=fstab init=/bin/sh");
+    assert_eq!(
+        open(&config).unwrap().params(),
+        "loglevel=4 root=fstab init=/bin/sh"
+    );
 }
 
 /// A store with one system; `prefix` is where the store lies in the image.
@@ -185,7 +191,10 @@ fn borrowed<'a>(items: &'a [(String, Item<'a>)]) -> Vec<(&'a str, Item<'a>)> {
         File(bytes) => File(bytes),
         Link(target) => Link(target),
     };
-    items.iter().map(|(path, i)| (path.as_str(), item(i))).collect()
+    items
+        .iter()
+        .map(|(path, i)| (path.as_str(), item(i)))
+        .collect()
 }
 
 #[test]
@@ -199,9 +208,7 @@ fn toplevel_is_found_where_the_root_is_a_store_and_where_it_is_a_system() {
         assert_eq!(about.initrd.unwrap().bytes, 6);
         assert_eq!(
             payload.params(),
-            format!(
-                "loglevel=4 lsm=landlock init=/nix/store/{HASH}-nixos-system-slot1-25.11/init"
-            )
+            format!("loglevel=4 lsm=landlock init=/nix/store/{HASH}-nixos-system-slot1-25.11/init")
         );
     }
 }
@@ -216,7 +223,11 @@ fn system_profile_decides_between_several_systems() {
     items.push((format!("{profiles}/system"), Link("system-4-link")));
     items.push((format!("{profiles}/system-4-link"), Link(&target)));
     let payload = open_items(&borrowed(&items)).unwrap();
-    assert!(payload.params().ends_with("b-2/init"), "{}", payload.params());
+    assert!(
+        payload.params().ends_with("b-2/init"),
+        "{}",
+        payload.params()
+    );
 }
 
 #[test]
@@ -232,7 +243,10 @@ fn several_systems_are_an_error_until_one_is_chosen() {
     let payload = open_toplevel(&items, Some(&chosen)).unwrap();
     assert!(payload.params().ends_with("a-1/init"));
     let error = chain(&open_toplevel(&items, Some("/nix/store/none")).unwrap_err());
-    assert!(error.contains("the chosen toplevel needs /nix/store/none"), "{error}");
+    assert!(
+        error.contains("the chosen toplevel needs /nix/store/none"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -277,9 +291,15 @@ fn what_is_missing_or_wrong_is_named() {
     let error = error_of(&spec("{"));
     assert!(error.contains("/boot.json is no bootspec"), "{error}");
     let error = error_of(&spec(r#"{"org.nixos.bootspec.v2": {}}"#));
-    assert!(error.contains("missing field `org.nixos.bootspec.v1`"), "{error}");
+    assert!(
+        error.contains("missing field `org.nixos.bootspec.v1`"),
+        "{error}"
+    );
     let named = bootspec("/k", "/gone");
-    let error = error_of(&[("/boot.json", File(named.as_bytes())), ("/k", File(&kernel))]);
+    let error = error_of(&[
+        ("/boot.json", File(named.as_bytes())),
+        ("/k", File(&kernel)),
+    ]);
     assert!(error.contains("/boot.json needs /gone"), "{error}");
     let error = error_of(&[
         ("/kernel", Link("/nowhere")),
@@ -287,18 +307,30 @@ fn what_is_missing_or_wrong_is_named() {
     ]);
     assert!(error.contains("/ needs /kernel"), "{error}");
     let error = error_of(&[("/boot/vmlinuz", Link("a")), ("/boot/a", Link("vmlinuz"))]);
-    assert!(error.contains("too many symlinks while following /boot/vmlinuz"), "{error}");
+    assert!(
+        error.contains("too many symlinks while following /boot/vmlinuz"),
+        "{error}"
+    );
     let error = error_of(&[
         ("/boot/vmlinuz", File(&kernel)),
         ("/boot/cmdline", File(b"quiet\0")),
     ]);
-    assert!(error.contains("/boot/cmdline holds '\\0' at byte 5"), "{error}");
+    assert!(
+        error.contains("/boot/cmdline holds '\\0' at byte 5"),
+        "{error}"
+    );
     let error = error_of(&[
         ("/boot/vmlinuz", File(&kernel)),
         ("/boot/cmdline", File(&vec![b'a'; 65537])),
     ]);
-    assert!(error.contains("has 65537 bytes, expected at most 65536"), "{error}");
-    let error = error_of(&[("/boot/vmlinuz", File(&kernel)), ("/boot/initrd", File(b""))]);
+    assert!(
+        error.contains("has 65537 bytes, expected at most 65536"),
+        "{error}"
+    );
+    let error = error_of(&[
+        ("/boot/vmlinuz", File(&kernel)),
+        ("/boot/initrd", File(b"")),
+    ]);
     assert!(error.contains("/boot/initrd: is empty"), "{error}");
 }
 

@@ -27,7 +27,10 @@ fn elf_kernel_initrd_and_zero_page_are_where_the_protocol_wants_them() {
     assert_eq!(entry.rip, KERNEL_AT);
     assert_eq!(entry.protocol, Protocol::Linux64 { zero_page });
     assert!(peek(&memory, KERNEL_AT, 11) == KERNEL_TEXT);
-    assert_eq!(peek(&memory, KERNEL_AT + 0x5000, 0x1001)[0xfff..], [0xda, 0]);
+    assert_eq!(
+        peek(&memory, KERNEL_AT + 0x5000, 0x1001)[0xfff..],
+        [0xda, 0]
+    );
     let at = 64 * MIB - 8192;
     assert_eq!(peek(&memory, at, 5000), vec![0x1d; 5000]);
     assert_eq!(peek(&memory, layout::CMDLINE, 15), b"quiet panic=-1\0");
@@ -96,7 +99,11 @@ fn every_packing_boots_the_elf_inside_with_the_header_around_it() {
         assert_eq!(entry.rip, KERNEL_AT);
         assert!(peek(&memory, KERNEL_AT, 11) == KERNEL_TEXT);
         let page = peek(&memory, layout::ZERO_PAGE, 4096);
-        assert_eq!(u32_at(&page, 0x230), 0x20_0000, "alignment of the real header");
+        assert_eq!(
+            u32_at(&page, 0x230),
+            0x20_0000,
+            "alignment of the real header"
+        );
     }
 }
 
@@ -159,7 +166,10 @@ fn what_does_not_fit_is_refused_by_name() {
         ..Elf::default()
     };
     let error = load(&boots_files(&elf(low), None), 64, "");
-    assert!(error.contains("needs 0x90000-") && error.contains("0x100000"), "{error}");
+    assert!(
+        error.contains("needs 0x90000-") && error.contains("0x100000"),
+        "{error}"
+    );
 
     let kernel = elf(Elf::default());
     let error = load(&boots_files(&kernel, None), 16, "");
@@ -167,10 +177,16 @@ fn what_does_not_fit_is_refused_by_name() {
 
     let large = put(dir.path(), "initrd", &vec![0; 20 * MIB as usize]);
     let error = load(&boots_files(&kernel, Some(&large)), 32, "");
-    assert!(error.contains("initrd: 20971520 bytes do not fit"), "{error}");
+    assert!(
+        error.contains("initrd: 20971520 bytes do not fit"),
+        "{error}"
+    );
 
     let error = load(&boots_files(&kernel, None), 64, &"x".repeat(2048));
-    assert!(error.contains("2048 bytes") && error.contains("at most 2047"), "{error}");
+    assert!(
+        error.contains("2048 bytes") && error.contains("at most 2047"),
+        "{error}"
+    );
     let error = load(&boots_files(&kernel, None), 64, "a\0b");
     assert!(error.contains("'\\0' at byte 1"), "{error}");
 
@@ -194,7 +210,9 @@ fn large_files_arrive_whole() {
     // Large enough to be copied by two threads, with an address that is not huge-page aligned.
     let dir = tempdir().unwrap();
     let kernel = put(dir.path(), "vmlinux", &Elf::default().build());
-    let bytes: Vec<u8> = (0..9 * MIB as u32 + 777).map(|i| (i / 4096) as u8).collect();
+    let bytes: Vec<u8> = (0..9 * MIB as u32 + 777)
+        .map(|i| (i / 4096) as u8)
+        .collect();
     let initrd = put(dir.path(), "initrd", &bytes);
     let payload = open(&boots_files(&kernel, Some(&initrd))).unwrap();
     let (memory, machine) = machine(64);
