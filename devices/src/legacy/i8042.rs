@@ -6,9 +6,11 @@ use std::sync::Arc;
 use super::power::PowerSink;
 use crate::bus::BusDevice;
 
-/// Number of ports from 0x60: data at offset 0, command and status at offset [`COMMAND`]. Offset 1
-/// is port 0x61, which belongs to the speaker and must not be routed here.
+/// Number of ports from 0x60: data at offset 0, command and status at offset [`COMMAND`]. The ports
+/// in between are not the controller's, and read as if nobody were there.
 pub const PORTS: u64 = 5;
+
+const DATA: u64 = 0;
 
 /// Offset of the command (written) and status (read) port, 0x64.
 pub const COMMAND: u64 = 4;
@@ -29,10 +31,14 @@ impl I8042 {
 }
 
 impl BusDevice for I8042 {
-    fn read(&mut self, _offset: u64, data: &mut [u8]) {
-        // Status: neither buffer is full. A guest that waits to send its reset does not wait, and
-        // one that probes for an answer to its self-test finds none and gives up.
-        data.fill(0);
+    fn read(&mut self, offset: u64, data: &mut [u8]) {
+        data.fill(match offset {
+            // Status: neither buffer is full. A guest that waits to send its reset does not wait,
+            // and one that probes for an answer to its self-test finds none and gives up.
+            DATA | COMMAND => 0,
+            // Port 0x61 above all: a guest that waits for a timer's output there has to see it.
+            _ => 0xff,
+        });
     }
 
     fn write(&mut self, offset: u64, data: &[u8]) {
@@ -65,5 +71,7 @@ mod tests {
         let mut status = [0xff];
         i8042.read(COMMAND, &mut status);
         assert_eq!(status, [0]);
+        i8042.read(1, &mut status);
+        assert_eq!(status, [0xff]);
     }
 }
