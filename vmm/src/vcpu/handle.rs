@@ -118,7 +118,10 @@ impl VcpuThreads {
 
     fn ask(&self, mode: Mode) {
         for (shared, _) in &self.vcpus {
-            *shared.wanted.lock().unwrap_or_else(PoisonError::into_inner) = mode;
+            // All under one lock, the one that `obey` takes the kick back under: a kick that came
+            // after would keep the vCPU out of the guest for good.
+            let mut wanted = shared.wanted.lock().unwrap_or_else(PoisonError::into_inner);
+            *wanted = mode;
             shared.pending.store(true, Ordering::SeqCst);
             shared.changed.notify_all();
             shared.kicker.kick();
