@@ -44,7 +44,7 @@ pub enum OpenError {
         actual: u64,
     },
     /// The image's metadata is larger than any real one's.
-    #[error("Bootstrap {path}: has over {limit} MiB of metadata, which no bootstrap needs; put fewer files into it", path = path.display())]
+    #[error("Bootstrap {path}: has over {limit} MiB of metadata or too many or too deep directories; put fewer files into it", path = path.display())]
     Oversized {
         /// The image.
         path: PathBuf,

@@ -116,8 +116,11 @@ fn plain_bzimage_is_unpacked_once() {
     assert_eq!(cache(), CacheUse::Hit);
 }
 
+/// Something done to the cache directory, and what to call it.
+type Damage = (&'static str, fn(&Path));
+
 /// Damages to the cache, each by itself.
-const DAMAGES: [(&str, fn(&Path)); 12] = [
+const DAMAGES: [Damage; 12] = [
     ("kernel truncated", |c| shorten(&only(c, "kernels"))),
     ("kernel emptied", |c| write(&only(c, "kernels"), b"")),
     ("kernel changed", |c| flip(&only(c, "kernels"))),

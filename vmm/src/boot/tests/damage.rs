@@ -161,6 +161,9 @@ fn images_that_cannot_be_read_say_why() {
         (good[..50].to_vec(), "truncated"),
         (good[..used - 1].to_vec(), "truncated, expected"),
         (with(0, b"sqsh"), "big-endian squashfs is not supported"),
+        (with(22, &[13]), "block size and its logarithm disagree"),
+        (with(22, &[0]), "block size and its logarithm disagree"),
+        (with(16, &[0xff; 4]), "over 32 MiB of metadata"),
         (with(28, &[3]), "squashfs version 3.0 is not supported"),
         (with(20, &[2]), "lzma compression is not supported"),
         (with(20, &[9]), "compression number 9 is not supported"),
@@ -183,9 +186,23 @@ fn flood_of_metadata_is_refused_before_it_is_unpacked() {
     let end = bytes.len() as u64;
     bytes[64..72].copy_from_slice(&table.to_le_bytes());
     bytes[72..80].copy_from_slice(&end.to_le_bytes());
-    bytes[80..88].copy_from_slice(&end.to_le_bytes());
     let error = image_error(&bytes);
-    assert!(error.contains("over 64 MiB of metadata"), "{error}");
+    assert!(error.contains("over 32 MiB of metadata"), "{error}");
+}
+
+#[test]
+fn too_deep_directories_are_refused_before_they_are_built() {
+    let kernel = Elf::default().build();
+    let deep = |levels: usize| {
+        let path = format!("{}/file", "/d".repeat(levels));
+        let items = [("/boot/kernel", File(&kernel)), (&path, File(b""))];
+        let dir = tempdir().unwrap();
+        let path = put(dir.path(), "image", &image(Compressor::Zstd, &items));
+        open(&boots(&path)).map(|payload| payload.describe().kernel)
+    };
+    assert_eq!(deep(100).unwrap(), "/boot/kernel");
+    let error = chain(&deep(200).unwrap_err());
+    assert!(error.contains("too deep directories"), "{error}");
 }
 
 #[test]
