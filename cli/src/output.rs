@@ -57,7 +57,7 @@ pub(crate) fn table<const N: usize>(
     let mut table = plain();
     table.set_header(heading);
     table.add_rows(rows);
-    trimmed(&table)
+    trimmed(table)
 }
 
 /// A table of names and values.
@@ -67,7 +67,7 @@ pub(crate) fn pairs<'a>(rows: impl IntoIterator<Item = (&'a str, String)>) -> St
         rows.into_iter()
             .map(|(name, value)| [name.to_owned(), value]),
     );
-    trimmed(&table)
+    trimmed(table)
 }
 
 /// A value, or a dash when there is none.
@@ -96,7 +96,10 @@ fn plain() -> Table {
 }
 
 /// Columns are padded to the right; nobody wants that at the end of a line.
-fn trimmed(table: &Table) -> String {
+fn trimmed(mut table: Table) -> String {
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
     let text = table.to_string();
     let lines: Vec<&str> = text.lines().map(str::trim_end).collect();
     lines.join("\n")

@@ -144,15 +144,16 @@ fn status(slot: Option<&str>, context: &Context) -> Result<Exit, CommandError> {
         Some(slot) => vec![name(slot)?],
         None => context.config.slot_names()?,
     };
-    let rows: Result<Vec<Row>, CommandError> = names
-        .iter()
-        .map(|name| {
-            let desired = desired(name.as_str(), &host, None, context)?;
-            Ok(Row::of(name, &desired)?)
-        })
-        .collect();
-    print(&Status { slots: rows? }, context.format)
-        .map_err(CommandError::on("print the status"))?;
+    let mut rows = Vec::new();
+    for name in &names {
+        match desired(name.as_str(), &host, None, context) {
+            Ok(desired) => rows.push(Row::of(name, &desired)?),
+            // One wrong file must not hide the others; `config check` shows what is wrong.
+            Err(error) if slot.is_none() => tracing::warn!("Left out {name}: {error}"),
+            Err(error) => return Err(error),
+        }
+    }
+    print(&Status { slots: rows }, context.format).map_err(CommandError::on("print the status"))?;
     Ok(Exit::Success)
 }
 
