@@ -44,14 +44,14 @@ port() {
 
 if [ @TERMINAL@ = yes ]; then
     $busybox stty -F /dev/hvc0 @STTY@ 2>/dev/null
-    $busybox setsid -c $busybox sh /run/lab/job.sh </dev/hvc0 >/dev/hvc0 2>&1
+    $busybox setsid -c /bin/sh /run/lab/job.sh </dev/hvc0 >/dev/hvc0 2>&1
     status=$?
 else
     # A port opens only once, but a job may open its /dev/stdout again: give it pipes.
     $busybox mkfifo /run/lab-out /run/lab-err
     $busybox cat /run/lab-out >"$(port lab.out)" &
     $busybox cat /run/lab-err >"$(port lab.err)" &
-    $busybox sh /run/lab/job.sh </dev/null >/run/lab-out 2>/run/lab-err
+    /bin/sh /run/lab/job.sh </dev/null >/run/lab-out 2>/run/lab-err
     status=$?
     # A daemon the job left behind would hold the pipes open for ever.
     exec >/dev/null

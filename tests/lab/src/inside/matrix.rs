@@ -1,7 +1,7 @@
 //! The matrix's part inside the lab: boots the mini guest with every kernel, processor count and
 //! memory size, and checks that the guest sees what it was given.
 
-use std::io::{BufRead as _, BufReader, Read};
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -179,7 +179,7 @@ pub fn matrix(args: &MatrixArgs) -> Result<u8> {
             slot.make_network()?;
         }
         let started = Instant::now();
-        let problem = boot(&slot, case)?;
+        let problem = boot(&slot, case, dir.path())?;
         let outcome = Outcome {
             case: case.clone(),
             problem,
@@ -198,50 +198,26 @@ pub fn matrix(args: &MatrixArgs) -> Result<u8> {
     Ok(0)
 }
 
-fn boot(slot: &Slot, case: &Case) -> Result<Option<String>> {
+/// Boots once. Output goes through files: a pipe would stay open with any process left behind.
+fn boot(slot: &Slot, case: &Case, dir: &Path) -> Result<Option<String>> {
+    let (console, errors) = (dir.join("console"), dir.join("errors"));
     let mut run = slot.command(&["run"]);
-    run.arg("--console")
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    let mut guest = Running::start(run)?;
-    let console = guest.0.stdout.take().map(collect);
-    let errors = guest.0.stderr.take().map(collect);
-    let ended = guest.wait_until(Instant::now() + BOOT_DEADLINE)?;
-    drop(guest);
-    let text = |thread: Option<std::thread::JoinHandle<String>>| {
-        thread
-            .and_then(|thread| thread.join().ok())
-            .unwrap_or_default()
-    };
-    let (console, errors) = (text(console), text(errors));
+    run.arg("--console").stdin(Stdio::null());
+    run.stdout(File::create(&console)?)
+        .stderr(File::create(&errors)?);
+    let ended = Running::start(run)?.wait_until(Instant::now() + BOOT_DEADLINE)?;
+    let console = String::from_utf8_lossy(&fs::read(console)?).into_owned();
+    let errors = String::from_utf8_lossy(&fs::read(errors)?).into_owned();
+    let last = process::tail(&console, 3);
     Ok(match ended {
         None => Some(format!(
-            "no end within {} s: {}",
-            BOOT_DEADLINE.as_secs(),
-            process::tail(&console, 3)
+            "no end within {} s: {last}",
+            BOOT_DEADLINE.as_secs()
         )),
         Some(status) if !status.success() => {
-            Some(format!("{status}: {}", process::tail(&errors, 5)))
+            Some(format!("{status}: {}{last}", process::tail(&errors, 5)))
         }
         Some(_) => case.complaint(&console),
-    })
-}
-
-/// Reads everything from `pipe`, aside.
-fn collect(pipe: impl Read + Send + 'static) -> std::thread::JoinHandle<String> {
-    std::thread::spawn(move || {
-        let mut text = String::new();
-        let mut reader = BufReader::new(pipe);
-        let mut line = Vec::new();
-        while reader
-            .read_until(b'\n', &mut line)
-            .is_ok_and(|count| count > 0)
-        {
-            text.push_str(&String::from_utf8_lossy(&line));
-            line.clear();
-        }
-        text
     })
 }
 
