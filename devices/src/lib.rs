@@ -2,7 +2,7 @@
 //!
 //! No KVM, no network configuration, and nothing opened by name: handles arrive open, guest memory
 //! arrives mapped, interrupts leave through a trait. Everything here runs on any machine, and is
-//! tested there with [`testing`]'s guest-side driver.
+//! tested there with the guest-side driver in `testing`.
 
 #![deny(unsafe_code)]
 

@@ -52,7 +52,11 @@ impl DeviceConfig {
     ///
     /// # Errors
     /// When a handle is missing or unfit, or the saved state is not accepted.
-    pub fn build(&self, host: &mut HostHandles, saved: Option<StateBlob>) -> Result<Box<dyn VirtioDevice>, BuildError> {
+    pub fn build(
+        &self,
+        host: &mut HostHandles,
+        saved: Option<StateBlob>,
+    ) -> Result<Box<dyn VirtioDevice>, BuildError> {
         Ok(match self {
             Self::Blk(config) => Box::new(Blk::build(config, host.take_disk(&config.id)?, saved)?),
             Self::Net(config) => Box::new(Net::build(config, host.take_taps(&config.id)?, saved)?),
@@ -81,15 +85,17 @@ impl HostHandles {
     }
 
     fn take_disk(&mut self, id: &DeviceId) -> Result<File, BuildError> {
-        self.disks
-            .remove(id)
-            .ok_or_else(|| BuildError::NoHandle { id: id.clone(), handle: "disk image" })
+        self.disks.remove(id).ok_or_else(|| BuildError::NoHandle {
+            id: id.clone(),
+            handle: "disk image",
+        })
     }
 
     fn take_taps(&mut self, id: &DeviceId) -> Result<Vec<Tap>, BuildError> {
-        self.taps
-            .remove(id)
-            .ok_or_else(|| BuildError::NoHandle { id: id.clone(), handle: "tap" })
+        self.taps.remove(id).ok_or_else(|| BuildError::NoHandle {
+            id: id.clone(),
+            handle: "tap",
+        })
     }
 }
 

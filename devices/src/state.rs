@@ -37,7 +37,11 @@ impl StateBlob {
     ///
     /// # Errors
     /// When kind or version differ, or the bytes are not such a state.
-    pub fn decode<'a, T: Deserialize<'a>>(&'a self, kind: &str, version: u16) -> Result<T, StateError> {
+    pub fn decode<'a, T: Deserialize<'a>>(
+        &'a self,
+        kind: &str,
+        version: u16,
+    ) -> Result<T, StateError> {
         if self.kind != kind || self.version != version || self.bytes.len() > MAX_STATE_BYTES {
             return Err(StateError::Foreign {
                 kind: self.kind.clone(),

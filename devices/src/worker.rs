@@ -72,13 +72,15 @@ impl<H: Handler> Worker<H> {
     pub fn spawn(name: &str, handler: H, interrupt: Arc<dyn Interrupt>) -> io::Result<Self> {
         let stop = EventFd::new(EFD_NONBLOCK)?;
         let stop_in_loop = stop.try_clone()?;
-        let thread = thread::Builder::new().name(name.to_owned()).spawn(move || {
-            let ran = catch_unwind(AssertUnwindSafe(|| run(handler, stop_in_loop)));
-            if !matches!(ran, Ok(Ok(_))) {
-                interrupt.needs_reset();
-            }
-            ran.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-        })?;
+        let thread = thread::Builder::new()
+            .name(name.to_owned())
+            .spawn(move || {
+                let ran = catch_unwind(AssertUnwindSafe(|| run(handler, stop_in_loop)));
+                if !matches!(ran, Ok(Ok(_))) {
+                    interrupt.needs_reset();
+                }
+                ran.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            })?;
         Ok(Self {
             name: name.to_owned(),
             stop,
@@ -232,6 +234,9 @@ mod tests {
         while !marks.0.load(Ordering::Acquire) {
             thread::yield_now();
         }
-        assert!(matches!(worker.stop(), Err(DeviceError::WorkerPanicked { .. })));
+        assert!(matches!(
+            worker.stop(),
+            Err(DeviceError::WorkerPanicked { .. })
+        ));
     }
 }

@@ -52,7 +52,9 @@ impl BusDevice for Power {
 
     fn write(&mut self, offset: u64, data: &[u8]) {
         match (offset, data) {
-            (SLEEP, &[value]) if value & (SLEEP_ENABLE | SLEEP_TYPE) == ENTER_S5 => self.sink.poweroff(),
+            (SLEEP, &[value]) if value & (SLEEP_ENABLE | SLEEP_TYPE) == ENTER_S5 => {
+                self.sink.poweroff()
+            }
             (RESET, &[RESET_VALUE]) => self.sink.reset(),
             _ => {}
         }
