@@ -101,6 +101,11 @@ impl<'a> Table<'a> {
         table
     }
 
+    /// Whether `key` is there, right or wrong.
+    pub(crate) fn has(&mut self, key: &'static str) -> bool {
+        self.find(key).is_some()
+    }
+
     /// The list of tables at `key`; an empty one when it is absent.
     pub(crate) fn tables(&mut self, key: &'static str) -> Vec<Table<'a>> {
         let Some(entry) = self.find(key) else {

@@ -23,8 +23,8 @@ pub(crate) struct SlotFile {
     pub(crate) common: Common,
     /// `[[disk]]`
     pub(crate) disks: Vec<DiskFile>,
-    /// `[[net]]`
-    pub(crate) nets: Vec<NetFile>,
+    /// `[[net]]`; nothing when the file does not say, empty when it says `net = []`.
+    pub(crate) nets: Option<Vec<NetFile>>,
 }
 
 /// The tables that the host file can preset for every slot.
@@ -73,6 +73,8 @@ pub(crate) struct MachineFile {
 /// `[data]`: the slot's writable disk.
 #[derive(Debug, Default)]
 pub(crate) struct DataFile {
+    /// `enabled`: whether there is one.
+    pub(crate) enabled: Setting<bool>,
     /// `path`
     pub(crate) path: Setting<AbsolutePath>,
     /// `size`, of a new image.
@@ -140,7 +142,9 @@ impl SlotFile {
                 .into_iter()
                 .map(DiskFile::read)
                 .collect(),
-            nets: table.tables("net").into_iter().map(NetFile::read).collect(),
+            nets: table
+                .has("net")
+                .then(|| table.tables("net").into_iter().map(NetFile::read).collect()),
         };
         table.finish();
         file
@@ -195,6 +199,7 @@ impl MachineFile {
 impl DataFile {
     fn read(mut table: Table<'_>) -> Self {
         let file = Self {
+            enabled: table.get("enabled"),
             path: table.get("path"),
             size: table.get("size"),
             template: table.get("template"),

@@ -35,7 +35,7 @@ fn json_error(text: &str) -> String {
 fn an_empty_file_is_a_slot() {
     for (extension, text) in [("toml", ""), ("json", "{}")] {
         let file = read(extension, text).unwrap();
-        assert!(file.name.is_none() && file.disks.is_empty() && file.nets.is_empty());
+        assert!(file.name.is_none() && file.disks.is_empty() && file.nets.is_none());
     }
 }
 
@@ -70,7 +70,7 @@ fn toml_and_json_read_alike() {
             panic!("expected one disk")
         };
         assert!(disk.readonly.as_ref().unwrap().value);
-        let [net] = file.nets.as_slice() else {
+        let Some([net]) = file.nets.as_deref() else {
             panic!("expected one card")
         };
         assert_eq!(net.mac.as_ref().unwrap().value.0, [2, 0, 0, 0, 0, 9]);

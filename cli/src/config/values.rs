@@ -204,10 +204,9 @@ impl FromNode for Mac {
         let mut bytes = [0; 6];
         let mut parts = text.split(':');
         for byte in &mut bytes {
-            let part = parts
-                .next()
-                .filter(|part| part.len() == 2)
-                .ok_or_else(error)?;
+            // The parser of numbers alone would also take a sign.
+            let is_byte = |part: &&str| part.len() == 2 && !part.starts_with('+');
+            let part = parts.next().filter(is_byte).ok_or_else(error)?;
             *byte = u8::from_str_radix(part, 16).map_err(|_| error())?;
         }
         let [first, ..] = bytes;

@@ -33,7 +33,7 @@ pub(crate) fn open(disk: &Disk) -> Result<File, DiskError> {
 
 /// What a look at an image tells, without locking or making anything.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-#[serde(rename_all = "kebab-case")]
+#[serde(tag = "state", rename_all = "kebab-case")]
 pub(crate) enum Presence {
     /// It is there and free.
     Present {

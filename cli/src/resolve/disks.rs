@@ -94,12 +94,11 @@ pub(super) fn resolve(
         discard: false,
         create: None,
     }));
-    disks.push(data(
-        &host.defaults.data,
-        &loaded.file.common.data,
-        paths,
-        problems,
-    ));
+    let (own, preset) = (&loaded.file.common.data, &host.defaults.data);
+    let enabled = own.enabled.as_ref().or(preset.enabled.as_ref());
+    if enabled.is_none_or(|enabled| enabled.value) {
+        disks.push(data(preset, own, paths, problems));
+    }
     disks.extend(loaded.file.disks.iter().filter_map(extra));
     disks.sort_by_key(|disk| disk.position);
     disks

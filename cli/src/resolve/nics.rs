@@ -41,9 +41,13 @@ fn mac_text<S: Serializer>(mac: &[u8; 6], serializer: S) -> Result<S::Ok, S::Err
     serializer.serialize_str(&mac_string(mac))
 }
 
-/// Resolves `[[net]]`; a slot without any has the one that follows from its name.
+/// Resolves `[[net]]`; a slot whose file does not say has the one that follows from its name.
 pub(super) fn resolve(loaded: &LoadedSlot, net: &SlotNet, problems: &mut Vec<Problem>) -> Vec<Nic> {
-    let mut files = loaded.file.nets.iter();
+    let files = loaded.file.nets.as_deref();
+    if files.is_some_and(<[NetFile]>::is_empty) {
+        return Vec::new();
+    }
+    let mut files = files.unwrap_or_default().iter();
     let mut nics: Vec<Nic> = first(files.next(), net, problems).into_iter().collect();
     nics.extend(files.filter_map(|file| additional(file, problems)));
     nics.sort_by_key(|nic| nic.position);

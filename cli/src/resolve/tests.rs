@@ -283,3 +283,13 @@ fn the_machine_gets_every_device_at_its_position() {
     );
     config.validate().unwrap();
 }
+
+#[test]
+fn a_slot_can_do_without_data_and_network() {
+    let slot = resolve("slot1", HOST, "net = []\n[data]\nenabled = false\n").unwrap();
+    assert!(slot.nics.is_empty());
+    let [bootstrap] = slot.disks.as_slice() else {
+        panic!("expected one disk")
+    };
+    assert_eq!(bootstrap.id, "bootstrap");
+}

@@ -161,7 +161,7 @@ fn place(claim: &Claim, loaded: &LoadedSlot) -> Option<Located<()>> {
             disk.at.clone(),
         )
     });
-    let nets = loaded.file.nets.iter().map(|net| {
+    let nets = loaded.file.nets.iter().flatten().map(|net| {
         (
             net.position.as_ref().map(|position| position.value.0),
             net.at.clone(),
