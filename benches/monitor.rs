@@ -1,0 +1,180 @@
+//! The machine monitors that the boot benchmarks compare: ours and its peers, each started with the
+//! smallest machine that boots the guest, 256 MiB and one vCPU.
+
+use std::env;
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde_json::json;
+
+use crate::guest::Guest;
+
+const MEMORY_MIB: u32 = 256;
+
+/// A program that boots a guest.
+#[derive(Debug, Clone)]
+pub struct Monitor {
+    /// What it is called in results.
+    pub name: &'static str,
+    program: PathBuf,
+    kind: Kind,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Kind {
+    Bare,
+    CloudHypervisor,
+    Firecracker,
+    QemuMicrovm,
+}
+
+/// Peers: name in results, program, and the environment variable that names another path for it.
+const PEERS: [(&str, &str, &str, Kind); 3] = [
+    (
+        "cloud-hypervisor",
+        "cloud-hypervisor",
+        "BENCH_CLOUD_HYPERVISOR",
+        Kind::CloudHypervisor,
+    ),
+    (
+        "firecracker",
+        "firecracker",
+        "BENCH_FIRECRACKER",
+        Kind::Firecracker,
+    ),
+    (
+        "qemu-microvm",
+        "qemu-system-x86_64",
+        "BENCH_QEMU",
+        Kind::QemuMicrovm,
+    ),
+];
+
+impl Monitor {
+    /// Our machine without the command line tool around it; `program` is the `bare` binary.
+    pub fn bare(program: &str) -> Self {
+        Self {
+            name: "slotvmm",
+            program: program.into(),
+            kind: Kind::Bare,
+        }
+    }
+
+    /// The peers that are on the search path or named in the environment. Says which are not.
+    pub fn peers() -> Vec<Self> {
+        PEERS
+            .into_iter()
+            .filter_map(|(name, program, variable, kind)| {
+                let found = env::var_os(variable).map_or_else(|| search(program), |path| Some(path.into()));
+                if found.is_none() {
+                    println!("skipped: {name}: {program} is not on the search path, and {variable} is not set");
+                }
+                found.map(|program| Self { name, program, kind })
+            })
+            .collect()
+    }
+
+    /// The command line that boots `guest`; what it refers to is written to `dir`.
+    ///
+    /// # Errors
+    /// When a file can not be written.
+    pub fn command(&self, guest: &Guest, dir: &Path) -> io::Result<Vec<OsString>> {
+        let mut words = vec![self.program.clone().into_os_string()];
+        match self.kind {
+            Kind::Bare => words.extend(bare(guest)),
+            Kind::CloudHypervisor => words.extend(cloud_hypervisor(guest)),
+            Kind::Firecracker => {
+                let config = dir.join("firecracker.json");
+                fs::write(&config, firecracker(guest).to_string())?;
+                words.extend(split("--no-api --config-file"));
+                words.push(config.into());
+            }
+            Kind::QemuMicrovm => words.extend(qemu(guest)),
+        }
+        Ok(words)
+    }
+}
+
+fn search(program: &str) -> Option<PathBuf> {
+    let path = env::var_os("PATH")?;
+    env::split_paths(&path)
+        .map(|dir| dir.join(program))
+        .find(|candidate| candidate.is_file())
+}
+
+fn split(words: &str) -> impl Iterator<Item = OsString> {
+    words.split_whitespace().map(OsString::from)
+}
+
+fn joined(prefix: &str, path: &Path, suffix: &str) -> OsString {
+    let mut word = OsString::from(prefix);
+    word.push(path);
+    word.push(suffix);
+    word
+}
+
+fn bare(guest: &Guest) -> Vec<OsString> {
+    match &guest.around {
+        None => vec!["kernel".into(), guest.kernel.clone().into()],
+        Some(around) => vec![
+            "bootstrap".into(),
+            around.bootstrap.clone().into(),
+            around.cache.clone().into(),
+        ],
+    }
+}
+
+fn cloud_hypervisor(guest: &Guest) -> Vec<OsString> {
+    let mut words: Vec<OsString> = split("--cpus boot=1 --serial tty --console off").collect();
+    words.extend(["--memory".into(), format!("size={MEMORY_MIB}M").into()]);
+    words.extend([OsStr::new("--kernel").into(), guest.kernel.clone().into()]);
+    if let Some(around) = &guest.around {
+        words.extend(["--initramfs".into(), around.initrd.clone().into()]);
+        words.extend([
+            "--disk".into(),
+            joined("path=", &around.bootstrap, ",readonly=on"),
+        ]);
+    }
+    words
+}
+
+fn firecracker(guest: &Guest) -> serde_json::Value {
+    let around = guest.around.as_ref();
+    let drive = around.map(|around| {
+        json!({
+            "drive_id": "rootfs", "path_on_host": around.bootstrap,
+            "is_root_device": false, "is_read_only": true,
+        })
+    });
+    json!({
+        "boot-source": {
+            "kernel_image_path": guest.kernel,
+            "initrd_path": around.map(|around| &around.initrd),
+            "boot_args": "console=ttyS0",
+        },
+        "drives": drive.into_iter().collect::<Vec<_>>(),
+        "machine-config": { "vcpu_count": 1, "mem_size_mib": MEMORY_MIB },
+    })
+}
+
+fn qemu(guest: &Guest) -> Vec<OsString> {
+    let mut words: Vec<OsString> = split(
+        "-M microvm,accel=kvm,isa-serial=on,rtc=on -cpu host -smp 1 -nodefaults -no-user-config -no-reboot \
+         -display none -serial stdio -device isa-debug-exit,iobase=0xf4",
+    )
+    .collect();
+    words.extend(["-m".into(), MEMORY_MIB.to_string().into()]);
+    words.extend(["-kernel".into(), guest.kernel.clone().into()]);
+    if let Some(around) = &guest.around {
+        words.extend(["-initrd".into(), around.initrd.clone().into()]);
+        words.extend(split("-device virtio-blk-device,drive=disk0 -drive"));
+        words.push(joined(
+            "if=none,id=disk0,format=raw,readonly=on,file=",
+            &around.bootstrap,
+            "",
+        ));
+    }
+    words
+}

@@ -1,0 +1,99 @@
+//! One boot as a process: how long until the guest's first byte, and how long until the process is
+//! gone.
+
+use std::ffi::OsString;
+use std::io::{self, Read};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use crate::guest::MARK;
+
+/// A monitor that takes longer does not get there at all.
+const PATIENCE: Timespec = Timespec {
+    tv_sec: 20,
+    tv_nsec: 0,
+};
+
+/// How long one boot took, from just before the process was started.
+#[derive(Debug, Clone, Copy)]
+pub struct Boot {
+    /// Until the guest's first output came out of the process.
+    pub first_instruction: Duration,
+    /// Until the process was waited for.
+    pub exit: Duration,
+}
+
+/// Boots once. The exit status is not looked at: monitors differ in what they call a reset.
+///
+/// # Errors
+/// When the process can not be started, or the guest's mark does not appear on its standard output.
+pub fn boot(command: &[OsString]) -> io::Result<Boot> {
+    let (program, args) = command.split_first().ok_or(io::ErrorKind::InvalidInput)?;
+    let mut prepared = Command::new(program);
+    prepared
+        .args(args)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null());
+    let start = Instant::now();
+    let mut child = prepared.spawn()?;
+    let first_instruction = watch(&mut child, start);
+    if first_instruction.is_err() {
+        // It hangs or has gone already; either way it is to be waited for.
+        let _ = child.kill();
+    }
+    child.wait()?;
+    Ok(Boot {
+        exit: start.elapsed(),
+        first_instruction: first_instruction?,
+    })
+}
+
+/// Reads the child's output to its end; returns when the mark appeared.
+fn watch(child: &mut Child, start: Instant) -> io::Result<Duration> {
+    let mut output = child.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?;
+    let mut seen = Vec::new();
+    let mut marked = None;
+    let mut chunk = [0; 4096];
+    loop {
+        let mut wait = [PollFd::new(&output, PollFlags::IN)];
+        if poll(&mut wait, Some(&PATIENCE))? == 0 {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        let bytes = output.read(&mut chunk)?;
+        if bytes == 0 {
+            return marked.ok_or_else(|| io::Error::other("the guest said nothing"));
+        }
+        seen.extend_from_slice(chunk.get(..bytes).unwrap_or_default());
+        if marked.is_none() && seen.windows(MARK.len()).any(|window| window == MARK) {
+            marked = Some(start.elapsed());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shell(script: &str) -> Vec<OsString> {
+        ["sh", "-c", script].map(OsString::from).to_vec()
+    }
+
+    #[test]
+    fn mark_and_end_of_a_process_are_seen() {
+        let boot = boot(&shell("echo noise; echo BR; exit 3")).unwrap();
+        assert!(boot.first_instruction <= boot.exit);
+    }
+
+    #[test]
+    fn process_without_a_mark_is_an_error() {
+        assert!(boot(&shell("echo nothing")).is_err());
+    }
+
+    #[test]
+    fn program_that_is_not_there_is_an_error() {
+        assert!(boot(&["/nonexistent".into()]).is_err());
+    }
+}
