@@ -96,7 +96,11 @@ impl Fill<'_> {
             file: stored.artefact.clone(),
         });
         self.write_record(key, &Record::new(kernel, initrd, facts.clone()))?;
-        self.evict()
+        // Everything that was asked for is stored; what is in excess can go another time.
+        if let Err(error) = self.evict() {
+            tracing::warn!(%error, "Kernel cache cannot be tidied up");
+        }
+        Ok(())
     }
 
     /// Writes a record, replacing the one before.

@@ -236,6 +236,11 @@ fn cache_that_cannot_be_used_is_gone_without() {
     assert!(matches!(setup.boot(), CacheUse::Unused(_)));
     fs::remove_file(&cache).unwrap();
 
+    put(&cache, "kernels", b"a file");
+    fs::set_permissions(&cache, fs::Permissions::from_mode(0o700)).unwrap();
+    assert!(matches!(setup.boot(), CacheUse::Unused(_)));
+    fs::remove_dir_all(&cache).unwrap();
+
     fs::create_dir(&cache).unwrap();
     fs::set_permissions(&cache, fs::Permissions::from_mode(0o777)).unwrap();
     let CacheUse::Unused(reason) = setup.boot() else {

@@ -206,6 +206,12 @@ fn longest_command_line_is_accepted_with_its_nul() {
 }
 
 #[test]
+fn payload_can_be_loaded_by_another_thread() {
+    fn sendable<T: Send + Sync>() {}
+    sendable::<Payload>();
+}
+
+#[test]
 fn large_files_arrive_whole() {
     // Large enough to be copied by two threads, with an address that is not huge-page aligned.
     let dir = tempdir().unwrap();
