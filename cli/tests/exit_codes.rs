@@ -1,6 +1,8 @@
 //! Bad input that is found before there is a machine: one clear error, the documented exit code,
 //! and nothing left behind. Needs no KVM.
 
+#![expect(clippy::unwrap_used, reason = "a test that can not go on has failed")]
+
 mod common;
 
 use std::fs;
@@ -94,7 +96,7 @@ fn a_locked_image_is_32_and_names_its_holder() {
     let image = fs::File::create(host.path("state/slot1/data.img")).unwrap();
     image.set_len(1 << 20).unwrap();
     let lock = nix::libc::flock {
-        l_type: nix::libc::F_WRLCK as i16,
+        l_type: nix::libc::F_WRLCK.try_into().unwrap(),
         l_whence: 0,
         l_start: 0,
         l_len: 0,

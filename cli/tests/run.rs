@@ -1,6 +1,8 @@
 //! `run` with a kernel of a few instructions, on any KVM that answers: no hardware virtualisation
 //! is needed for so little.
 
+#![expect(clippy::unwrap_used, reason = "a test that can not go on has failed")]
+
 mod common;
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
