@@ -2,15 +2,20 @@
 //!
 //! An entry is a directory named `<name>-<digest of its recipe>`, so a changed recipe builds a new
 //! one. It is made in a temporary directory and renamed, under a lock file of its own, so that
-//! concurrent labs build it once and a killed lab leaves nothing that looks finished.
+//! concurrent labs build it once and a killed lab leaves nothing that looks finished. Entries of
+//! older recipes go once nobody has used them for a week.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
 use sha2::{Digest, Sha256};
 
 use crate::progress;
+
+/// Entries of older recipes that nobody used for this long are removed.
+const KEPT_UNUSED: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 /// Names the cache directory, when the default does not suit.
 pub const CACHE_VARIABLE: &str = "SLOTVMM_LAB_CACHE";
@@ -120,6 +125,7 @@ impl Cache {
         let key = recipe.key();
         let path = self.root.join(&key);
         if path.exists() {
+            mark_used(&path);
             return Ok(path);
         }
         let _lock = self.lock(&key)?;
@@ -136,8 +142,40 @@ impl Cache {
         made?;
         fs::rename(&partial, &path)
             .with_context(|| format!("Cannot move {} into place", partial.display()))?;
+        self.prune(&recipe.name, &key)?;
         Ok(path)
     }
+
+    /// Removes entries called `name`, other than `key`, that nobody uses any more.
+    fn prune(&self, name: &str, key: &str) -> Result<()> {
+        for entry in fs::read_dir(&self.root)? {
+            let entry = entry?;
+            let other = entry.file_name().to_string_lossy().into_owned();
+            let digest = other
+                .strip_prefix(name)
+                .and_then(|rest| rest.strip_prefix('-'));
+            let same = digest.is_some_and(|hex| hex.len() == 16 && hex.bytes().all(is_hex));
+            let unused = entry
+                .metadata()?
+                .modified()?
+                .elapsed()
+                .is_ok_and(|age| age > KEPT_UNUSED);
+            if same && other != key && unused {
+                remove_tree(&entry.path())?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn is_hex(byte: u8) -> bool {
+    byte.is_ascii_hexdigit()
+}
+
+/// Notes that the entry is in use, by its time of modification.
+fn mark_used(path: &Path) {
+    // A cache that is read-only to us is still a cache.
+    let _marked = File::open(path).and_then(|dir| dir.set_modified(SystemTime::now()));
 }
 
 /// Removes a directory tree, if it is there.
@@ -191,6 +229,26 @@ mod tests {
         let two = Recipe::new("thing").with("a").with("bc");
         assert_ne!(one.key(), two.key());
         assert!(one.key().starts_with("thing-"));
+    }
+
+    #[test]
+    fn entries_of_older_recipes_go_once_unused() {
+        let (_dir, cache) = cache();
+        let build = |part: &str| {
+            cache
+                .entry(&Recipe::new("a").with(part), |_| Ok(()))
+                .unwrap()
+        };
+        let (unused, used) = (build("1"), build("2"));
+        let other = cache.entry(&Recipe::new("a-b"), |_| Ok(())).unwrap();
+        let long_ago = SystemTime::now() - 2 * KEPT_UNUSED;
+        for path in [&unused, &used, &other] {
+            File::open(path).unwrap().set_modified(long_ago).unwrap();
+        }
+        build("2");
+        build("3");
+        assert!(!unused.exists());
+        assert!(used.exists() && other.exists());
     }
 
     #[test]

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use rustix::io::{FdFlags, fcntl_setfd};
 
-use super::job::{Job, Terminal, Timing};
+use super::job::{Job, Limits, Terminal, Timing};
 use super::l1::Image;
 use super::qemu::{Channel, Machine};
 use super::{run_dir, scratch};
@@ -34,7 +34,10 @@ pub(super) fn run(cache: &Cache, tools: &Tools, job: &Job) -> Result<u8> {
     prepare(&image, tools, job, run_dir.path())?;
     let machine = |channel| {
         Machine {
-            limits: job.limits,
+            limits: Limits {
+                memory_mib: affordable_mib(job.limits.memory_mib),
+                ..job.limits
+            },
             timing: job.timing,
             vmlinux: &image.kernel.vmlinux(),
             initrd: &image.initrd(),
@@ -68,6 +71,28 @@ pub(super) fn run(cache: &Cache, tools: &Tools, job: &Job) -> Result<u8> {
         }
     };
     verdict(ended, run_dir.path(), job)
+}
+
+/// `wanted`, or what this machine has when that is less: memory is taken only as it is touched.
+fn affordable_mib(wanted: u32) -> u32 {
+    let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    match total_mib(&meminfo) {
+        Some(total) if total < wanted => {
+            progress::note(&format!(
+                "This machine has {total} MiB: the emulated one gets no more"
+            ));
+            total
+        }
+        _ => wanted,
+    }
+}
+
+fn total_mib(meminfo: &str) -> Option<u32> {
+    let kib = meminfo
+        .lines()
+        .find_map(|line| line.strip_prefix("MemTotal:"))?;
+    let kib: u64 = kib.split_whitespace().next()?.parse().ok()?;
+    u32::try_from(kib / 1024).ok()
 }
 
 /// How the emulator went.
@@ -197,4 +222,18 @@ fn wait(mut child: Child, timeout: Duration) -> Result<Ended> {
         thread::sleep(POLL);
     }
     Ok(Ended::Itself)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_of_the_machine_is_told() {
+        assert_eq!(
+            total_mib("MemTotal:       24684096 kB\nMemFree: 1 kB\n"),
+            Some(24105)
+        );
+        assert_eq!(total_mib("nothing"), None);
+    }
 }

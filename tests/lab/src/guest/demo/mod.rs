@@ -8,7 +8,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 use super::initrd::Initrd;
 use super::squashfs::{self, Compressor};
@@ -125,6 +125,9 @@ fn login_key(cache: &Cache, tools: &Tools) -> Result<PathBuf> {
 }
 
 fn install(cache: &Cache, suite: Suite, root: &Path) -> Result<()> {
+    if !rustix::process::geteuid().is_root() {
+        bail!("Installing a guest needs root: run this as root once, it is kept in the cache");
+    }
     let archives = root.with_extension("archives");
     Apt::open(cache, suite)?.download_closure(&PACKAGES, &archives)?;
     let _step = Step::start(format!("Installing a Debian guest ({suite})"));
