@@ -128,6 +128,13 @@ fn a_wrong_value_says_what_was_expected_and_found() {
             "expected an absolute path, found the text \"b\"",
         ),
         ("boot.bootstrap = \"\"", "expected text, found none"),
+    ];
+    check(&cases);
+}
+
+#[test]
+fn a_wrong_kind_of_value_says_what_was_expected_and_found() {
+    let cases = [
         (
             "boot.discovery = \"apci\"",
             "expected \"acpi\" or \"cmdline\", found the text \"apci\"; did you mean \"acpi\"?",
@@ -154,6 +161,11 @@ fn a_wrong_value_says_what_was_expected_and_found() {
             "expected a list of tables, `[[disk]]`, found a table",
         ),
     ];
+    check(&cases);
+}
+
+/// Checks the end of each message.
+fn check(cases: &[(&str, &str)]) {
     for (text, expected) in cases {
         let error = toml_error(text);
         assert!(error.ends_with(expected), "{text}: {error}");

@@ -173,5 +173,5 @@ fn place(claim: &Claim, loaded: &LoadedSlot) -> Option<Located<()>> {
         .chain(nets)
         .filter(|(at, _)| *at == Some(position))
         .map(|(_, place)| place)
-        .last()
+        .next_back()
 }
