@@ -352,3 +352,22 @@ fn damaged_files_are_errors_and_never_panics() {
         }
     }
 }
+
+#[test]
+fn the_documented_files_are_accepted() {
+    let text = include_str!("../../../docs/configuration.md");
+    let blocks: Vec<&str> = text
+        .split("```toml\n")
+        .skip(1)
+        .filter_map(|rest| rest.split("```").next())
+        .collect();
+    let [host, slot] = blocks.as_slice() else {
+        panic!("expected two examples, found {}", blocks.len())
+    };
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("host.toml"), host).unwrap();
+    let host = ConfigDir::new(dir.path().to_owned()).host().unwrap();
+    assert!(host.defaults.boot.bootstrap.is_some());
+    let slot = read("toml", slot).unwrap();
+    assert_eq!(slot.disks.len(), 1);
+}
