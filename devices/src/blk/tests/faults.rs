@@ -137,6 +137,15 @@ fn broken_descriptors_ask_for_a_reset() {
             bench.driver.publish(0);
         });
     }
+    assert_fault("whole request that claims to go on", |bench| {
+        let head = bench
+            .driver
+            .prepare(&[Part::Readable(&header(FLUSH, 0)), Part::Writable(1)]);
+        let status = bench.driver.address(head, 1);
+        let beyond = descriptor(status, 1, WRITE | NEXT, QUEUE_SIZE);
+        bench.driver.write_descriptor(head + 1, beyond);
+        bench.driver.publish(head);
+    });
     assert_fault("nested indirect table", |bench| {
         let table = 0x40_0000_u64;
         let mut inner = table.to_le_bytes().to_vec();

@@ -153,6 +153,69 @@ fn driver_without_event_index_can_mute_the_device() {
     assert_eq!(bench.irq.queue_interrupts(), 1);
 }
 
+/// An engine that makes its request available once more each time it is done.
+struct Endless {
+    memory: Memory,
+    avail_idx: GuestAddress,
+    requests: Vec<u16>,
+}
+
+impl DiskEngine for Endless {
+    fn name(&self) -> &'static str {
+        "endless"
+    }
+
+    fn completion_fd(&self) -> Option<RawFd> {
+        None
+    }
+
+    fn submit(&mut self, tag: u16, _: DiskRequest<'_>) -> Result<(), SubmitError> {
+        self.requests.push(tag);
+        Ok(())
+    }
+
+    fn commit(&mut self) -> io::Result<()> {
+        let index: u16 = self.memory.read_obj(self.avail_idx).unwrap();
+        self.memory.write_obj(index + 1, self.avail_idx).unwrap();
+        Ok(())
+    }
+
+    fn reap(&mut self, done: &mut Vec<Completion>) {
+        done.extend(self.requests.drain(..).map(|tag| Completion {
+            tag,
+            result: Ok(()),
+        }));
+    }
+
+    fn wait(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn in_flight(&self) -> usize {
+        self.requests.len()
+    }
+}
+
+#[test]
+fn endless_work_leaves_room_for_other_events() {
+    let memory = guest_memory();
+    let rings = QueueDriver::new(&memory, 0, QUEUE_SIZE);
+    let engine = Box::new(Endless {
+        memory: memory.clone(),
+        avail_idx: GuestAddress(rings.available_ring() + 2),
+        requests: Vec::new(),
+    });
+    let mut bench = Bench::with(memory, image(), engine, FEATURES);
+    // Every slot of the fresh ring names descriptor 0.
+    let head = add_flushes(&mut bench, 1);
+    assert_eq!(head, [0]);
+    bench.queue.start();
+    let served = bench.driver.device_used_idx();
+    assert!((1..1000).contains(&served), "{served}");
+    let kicks = bench.queue.into_queue().kick.read();
+    assert_eq!(kicks.unwrap(), 1, "the queue asks for another turn");
+}
+
 /// A filesystem of 64 KiB in a mount namespace of its own, gone with its process.
 struct TinyFilesystem(Child);
 

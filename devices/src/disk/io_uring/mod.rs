@@ -3,6 +3,8 @@
 //! A request that is alone may do without it, see [`direct`].
 
 mod direct;
+#[cfg(test)]
+mod tests;
 
 use std::collections::VecDeque;
 use std::io;

@@ -222,31 +222,36 @@ fn taken_and_unknown_tags_are_refused() {
 
 #[test]
 fn dropped_engine_leaves_nothing_in_the_kernel() {
-    let (memory, (disk, file)) = (memory(), disk(4 << 20));
-    memory.write_slice(&[9; 4096], GuestAddress(0)).unwrap();
+    const BIG: u32 = 1 << 20;
+    let (memory, (disk, file)) = (memory(), disk(u64::from(TAGS) << 20));
     for mut engine in engines(&disk, &memory) {
         let name = engine.name();
+        memory
+            .write_slice(&vec![9; 1 << 20], GuestAddress(0))
+            .unwrap();
         for tag in 0..TAGS {
-            let segments = [segment(0, 4096)];
-            let offset = u64::from(tag) * 4096;
-            engine
-                .submit(
-                    tag,
-                    DiskRequest::Write {
-                        offset,
-                        segments: &segments,
-                    },
-                )
-                .unwrap();
+            let segments = [segment(0, BIG)];
+            let offset = u64::from(tag) << 20;
+            let write = DiskRequest::Write {
+                offset,
+                segments: &segments,
+            };
+            engine.submit(tag, write).unwrap();
         }
         engine.commit().unwrap();
         drop(engine);
-        // Later changes to guest memory do not reach the image any more.
-        memory.write_slice(&[1; 4096], GuestAddress(0)).unwrap();
-        let mut first = [0; 4096];
-        file.read_exact_at(&mut first, 0).unwrap();
-        assert_eq!(first, [9; 4096], "{name}");
-        memory.write_slice(&[9; 4096], GuestAddress(0)).unwrap();
+        // Whatever was still to be written would be cancelled or come from these bytes.
+        memory
+            .write_slice(&vec![1; 1 << 20], GuestAddress(0))
+            .unwrap();
+        for tag in 0..TAGS {
+            let mut last = [0; 4096];
+            let offset = (u64::from(tag + 1) << 20) - 4096;
+            file.read_exact_at(&mut last, offset).unwrap();
+            assert_eq!(last, [9; 4096], "{name} {tag}");
+        }
+        file.set_len(0).unwrap();
+        file.set_len(u64::from(TAGS) << 20).unwrap();
     }
 }
 
