@@ -4,19 +4,11 @@
 use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Cursor, ErrorKind, Seek, SeekFrom};
-use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
-use std::thread;
 
 use devices::device::Memory;
 use vm_memory::{Bytes, GuestAddress, ReadVolatile};
-
-/// From this many bytes on, a file is copied by two threads: filling fresh guest memory is mostly
-/// the kernel zeroing pages, which two processors do in little more than half the time.
-const SPLIT_BYTES: u64 = 8 << 20;
-/// Threads copy whole huge pages, so that they do not fault in the same one.
-const HUGE_PAGE: u64 = 2 << 20;
 
 /// A part of a blob and where it goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -123,34 +115,13 @@ impl Blob {
     /// Copies parts to guest memory, without a buffer in between.
     pub(super) fn copy_to_guest(&self, parts: &[Part], memory: &Memory) -> io::Result<()> {
         match self {
-            Self::File { file, .. } => copy_file(file, parts, memory),
+            Self::File { file, .. } => copy_parts(file, parts, memory),
             Self::Memory(bytes) => parts.iter().try_for_each(|part| {
                 let mut source = Cursor::new(range(bytes, part.offset, part.length)?);
                 copy_part(&mut source, part, memory)
             }),
         }
     }
-}
-
-fn copy_file(file: &File, parts: &[Part], memory: &Memory) -> io::Result<()> {
-    let total = parts.iter().map(|part| part.length).sum::<u64>();
-    // Each thread needs a file position of its own; without /proc, one thread does it all.
-    let other = match total >= SPLIT_BYTES {
-        true => File::open(format!("/proc/self/fd/{}", file.as_raw_fd())).ok(),
-        false => None,
-    };
-    let Some(other) = other else {
-        return copy_parts(file, parts, memory);
-    };
-    let (first, second) = split(parts, total / 2);
-    thread::scope(|scope| {
-        let builder = thread::Builder::new().name("load".to_owned());
-        let helper = builder.spawn_scoped(scope, || copy_parts(&other, &second, memory))?;
-        copy_parts(file, &first, memory)?;
-        helper
-            .join()
-            .unwrap_or_else(|_| Err(io::Error::other("the loading thread panicked")))
-    })
 }
 
 fn copy_parts(mut file: &File, parts: &[Part], memory: &Memory) -> io::Result<()> {
@@ -165,29 +136,6 @@ fn copy_part(source: &mut impl ReadVolatile, part: &Part, memory: &Memory) -> io
     memory
         .read_exact_volatile_from(GuestAddress(part.address), source, count)
         .map_err(io::Error::other)
-}
-
-/// Splits after about `bytes` bytes, at the start of a huge page when it is within a part.
-fn split(parts: &[Part], bytes: u64) -> (Vec<Part>, Vec<Part>) {
-    let (mut first, mut second) = (Vec::new(), Vec::new());
-    let mut left = bytes;
-    for part in parts {
-        let cut = part.address.saturating_add(left) / HUGE_PAGE * HUGE_PAGE;
-        let head = cut.saturating_sub(part.address).min(part.length);
-        left = left.saturating_sub(part.length);
-        let tail = Part {
-            offset: part.offset.saturating_add(head),
-            length: part.length.saturating_sub(head),
-            address: part.address.saturating_add(head),
-        };
-        let head = Part {
-            length: head,
-            ..*part
-        };
-        first.extend((head.length > 0).then_some(head));
-        second.extend((tail.length > 0).then_some(tail));
-    }
-    (first, second)
 }
 
 fn range(bytes: &[u8], offset: u64, len: u64) -> io::Result<&[u8]> {

@@ -213,7 +213,6 @@ fn payload_can_be_loaded_by_another_thread() {
 
 #[test]
 fn large_files_arrive_whole() {
-    // Large enough to be copied by two threads, with an address that is not huge-page aligned.
     let dir = tempdir().unwrap();
     let kernel = put(dir.path(), "vmlinux", &Elf::default().build());
     let bytes: Vec<u8> = (0..9 * MIB as u32 + 777)
