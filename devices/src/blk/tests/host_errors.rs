@@ -111,6 +111,20 @@ fn drain_completes_every_request_out_of_order() {
 }
 
 #[test]
+fn head_in_flight_can_not_ask_for_something_else() {
+    let mut bench = slow(None, FEATURES);
+    let heads = add_flushes(&mut bench, 2);
+    bench.queue.start();
+    assert_eq!(bench.driver.take_used().unwrap().head, heads[1]);
+    let header_at = GuestAddress(bench.driver.address(heads[0], 0));
+    bench.memory.write_obj(header(77, 0), header_at).unwrap();
+    bench.driver.publish(heads[0]);
+    bench.queue.start();
+    assert!(bench.irq.is_reset_needed());
+    assert_eq!(bench.driver.device_used_idx(), 1);
+}
+
+#[test]
 fn interrupt_comes_when_the_driver_asked_for_it() {
     let mut bench = slow(None, FEATURES);
     // The driver wants to hear of the third used element, and of no other.
