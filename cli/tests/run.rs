@@ -10,6 +10,7 @@ use std::os::unix::net::UnixStream;
 use std::process::{Child, Stdio};
 
 use common::Host;
+use nix::sys::termios::{Termios, tcgetattr};
 
 /// `mov dx, 0x3f8; mov al, 'k'; out dx, al; mov al, '\n'; out dx, al`
 const HELLO: &[u8] = &[0x66, 0xba, 0xf8, 0x03, 0xb0, b'k', 0xee, 0xb0, b'\n', 0xee];
@@ -197,4 +198,68 @@ fn a_console_shows_what_was_said_before_it_came() {
     assert_eq!(child.wait().unwrap().code(), Some(22));
     // The end of the guest is the end of the console.
     assert_eq!(console.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn a_console_of_its_own_brings_the_terminal_back() {
+    let Some(host) = host(&[HELLO, SPIN]) else {
+        return;
+    };
+    let (mut screen, terminal, mut child) = start_on_terminal(&host);
+    let before = screen.before.clone();
+    screen.see("k\n");
+    assert_ne!(tcgetattr(&terminal).unwrap(), before);
+    screen.master.write_all(b"\x01x").unwrap();
+    screen.see("Detached; the guest goes on");
+    assert_eq!(tcgetattr(&terminal).unwrap(), before);
+    assert!(host.run(&["status", "slot1"]).stdout.contains("running"));
+    assert_eq!(
+        host.run(&["stop", "slot1", "--timeout", "0"]).code,
+        Some(22)
+    );
+    assert_eq!(child.wait().unwrap().code(), Some(22));
+}
+
+#[test]
+fn the_end_of_the_guest_finds_the_terminal_as_it_was() {
+    let Some(host) = host(&[HELLO, RESET]) else {
+        return;
+    };
+    let (mut screen, terminal, mut child) = start_on_terminal(&host);
+    screen.see("asked for a reboot");
+    assert_eq!(child.wait().unwrap().code(), Some(10));
+    assert_eq!(tcgetattr(&terminal).unwrap(), screen.before);
+}
+
+struct Screen {
+    master: std::fs::File,
+    before: Termios,
+}
+
+impl Screen {
+    /// Reads until `text` appears.
+    fn see(&mut self, text: &str) {
+        let mut seen = Vec::new();
+        let mut buffer = [0; 256];
+        while !String::from_utf8_lossy(&seen).contains(text) {
+            let count = self.master.read(&mut buffer).unwrap();
+            seen.extend_from_slice(&buffer[..count]);
+        }
+    }
+}
+
+fn start_on_terminal(host: &Host) -> (Screen, std::os::fd::OwnedFd, Child) {
+    let pty = nix::pty::openpty(None, None).unwrap();
+    let before = tcgetattr(&pty.slave).unwrap();
+    let end = || Stdio::from(pty.slave.try_clone().unwrap());
+    let arguments = [&RUN[..], &["--console"]].concat();
+    let child = host
+        .command(&arguments)
+        .stdin(end())
+        .stdout(end())
+        .stderr(end())
+        .spawn()
+        .unwrap();
+    let master = std::fs::File::from(pty.master);
+    (Screen { master, before }, pty.slave, child)
 }

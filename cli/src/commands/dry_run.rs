@@ -2,7 +2,7 @@
 
 use hostnet::inspect::{Link, LinkKind, inspect};
 use serde::Serialize;
-use vmm::boot::{PayloadSummary, open};
+use vmm::boot::{PayloadSummary, open, params};
 use vmm::machine::plan::{MachinePlan, plan};
 
 use super::{CommandError, Context};
@@ -59,9 +59,7 @@ impl Plan {
         let config = resolve::plan::vm_config(&slot);
         let payload = open(&config.boot)?;
         let machine = plan(&config);
-        let mut words = vec![payload.params().to_owned()];
-        words.extend(machine.extra_params.iter().cloned());
-        let cmdline = words.join(" ").trim().to_owned();
+        let cmdline = params::insert(payload.params(), &machine.extra_params);
         Ok(Self {
             slot,
             kernel: payload.describe(),

@@ -84,12 +84,18 @@ fn make_filesystem(disk: &Disk, create: &Create, temporary: &Temporary) -> Resul
         .file
         .set_len(size)
         .map_err(|error| failed(disk, "reserve its size", error))?;
+    // Never read, but it shares our lock: should this process be killed, the image stays locked
+    // for as long as mkfs.ext4 still writes to it.
+    let lock = temporary
+        .file
+        .try_clone()
+        .map_err(|error| failed(disk, "share the lock", error))?;
     // Tables are left to the guest's kernel: zeroes in a sparse file are zeroes already.
     let output = Command::new(program)
         .args(["-q", "-F", "-L", &create.label])
         .args(["-E", "lazy_itable_init=1,lazy_journal_init=1,nodiscard"])
         .arg(&temporary.path)
-        .stdin(Stdio::null())
+        .stdin(Stdio::from(lock))
         .output()
         .map_err(|error| failed(disk, "start mkfs.ext4", error))?;
     if output.status.success() {
