@@ -65,7 +65,8 @@ pub fn demo(args: &DemoArgs) -> Result<u8> {
     let mut guest = Running::start(run)?;
     let answers = log_in(&mut guest, &key)?;
     heading(&format!("Logged in to root@{ADDRESS} over the tap"));
-    println!("{}", answers.trim_end());
+    // On the stream of the headings, so that the lines stay in order.
+    eprintln!("{}", answers.trim_end());
     if stdin().is_terminal() {
         heading("Console: slotvmm console slot1 (Ctrl-A x leaves it)");
         slot.command(&["console"])
