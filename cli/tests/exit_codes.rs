@@ -156,3 +156,46 @@ fn version_and_completion_print() {
         );
     }
 }
+
+#[test]
+fn a_host_without_kvm_is_31() {
+    let host = Host::new();
+    host.write(
+        "etc/slots/slot1.toml",
+        "net = []\n[data]\nenabled = false\n",
+    );
+    let script = "mount -t tmpfs tmpfs /dev || exit 99
+        exec $0 run slot1 --ignore-cpu-check";
+    let output = std::process::Command::new("unshare")
+        .args(["--mount", "sh", "-c", script, env!("CARGO_BIN_EXE_slotvmm")])
+        .env("SLOTVMM_CONFIG", host.path("etc"))
+        .output();
+    let ended = match output {
+        Ok(output) => host.ended(output),
+        Err(error) => return eprintln!("skipped: unshare does not start: {error}"),
+    };
+    if ended.code == Some(99) || ended.stderr.contains("unshare:") {
+        return eprintln!("skipped: no mount namespace: {}", ended.stderr.trim());
+    }
+    ended.failed_with(31, "/dev/kvm does not exist");
+    assert_eq!(host.files("run/slot1"), ["lock"]);
+}
+
+#[test]
+fn a_processor_without_virtualisation_is_33() {
+    let flags = fs::read_to_string("/proc/cpuinfo").unwrap();
+    if flags
+        .split_whitespace()
+        .any(|flag| flag == "vmx" || flag == "svm")
+    {
+        return eprintln!("skipped: this processor has hardware virtualisation");
+    }
+    let host = Host::new();
+    host.write(
+        "etc/slots/slot1.toml",
+        "net = []\n[data]\nenabled = false\n",
+    );
+    host.run(&["run", "slot1"])
+        .failed_with(33, "no hardware virtualisation");
+    assert_eq!(host.run(&["doctor"]).code, Some(33));
+}

@@ -19,6 +19,8 @@ pub(crate) struct Boot {
     pub(crate) init: Option<String>,
     /// Kernel parameters added to the image's own.
     pub(crate) params: Vec<String>,
+    /// Kernel parameters added where the image does not set them.
+    pub(crate) defaults: Vec<String>,
     /// How the guest finds its devices.
     #[serde(serialize_with = "discovery_name")]
     pub(crate) discovery: Discovery,
@@ -95,6 +97,7 @@ pub(super) fn resolve(
         source,
         init: own.init.as_ref().or(preset.init.as_ref()).map(text),
         params: params::of_slot(net, identity, &given),
+        defaults: params::defaults(),
         discovery: value(&own.discovery, &preset.discovery),
     })
 }

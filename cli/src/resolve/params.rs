@@ -7,13 +7,22 @@ use hostnet::slot::SlotNet;
 use super::boot::tells_identity;
 use crate::config::Identity;
 
-/// Parameters of every slot. `reboot=k` makes a reboot a write to the keyboard controller, which
-/// no triple fault looks like; `panic=-1` makes a panic end the machine instead of hanging it.
-const MACHINE: [&str; 3] = ["console=ttyS0", "reboot=k", "panic=-1"];
+/// Parameters of a slot whose image does not set them: a console that is there, and a panic that
+/// ends the machine instead of hanging it.
+const DEFAULTS: [&str; 2] = ["console=ttyS0", "panic=-1"];
+
+/// Set whatever the image says: a reboot is a write to the keyboard controller, which can be told
+/// from a triple fault; images often ask for `reboot=t`, which is one.
+const REBOOT: &str = "reboot=k";
+
+/// Parameters added where neither image nor configuration sets them.
+pub(super) fn defaults() -> Vec<String> {
+    DEFAULTS.map(str::to_owned).to_vec()
+}
 
 /// The slot's parameters, ours first and `given` last, so that what the user says counts last.
 pub(super) fn of_slot(net: &SlotNet, identity: Identity, given: &[&str]) -> Vec<String> {
-    let mut params: Vec<String> = MACHINE.iter().map(|param| (*param).to_owned()).collect();
+    let mut params = vec![REBOOT.to_owned()];
     if tells_identity(identity) {
         params.extend(identity_params(net));
     }
@@ -62,7 +71,7 @@ mod tests {
     fn a_slot_tells_its_guest_who_it_is() {
         assert_eq!(
             of_slot(&slot1(), Identity::KernelParams, &[]).join(" "),
-            "console=ttyS0 reboot=k panic=-1 \
+            "reboot=k \
              ip=10.1.0.2::10.1.0.1:255.255.255.0:slot1:eth0:off:10.1.0.1 \
              net.ifnames=0 systemd.hostname=slot1"
         );
@@ -71,12 +80,12 @@ mod tests {
     #[test]
     fn without_identity_only_the_machine_speaks() {
         let params = of_slot(&slot1(), Identity::None, &[]);
-        assert_eq!(params, ["console=ttyS0", "reboot=k", "panic=-1"]);
+        assert_eq!(params, ["reboot=k"]);
     }
 
     #[test]
     fn what_the_user_sets_replaces_ours_and_comes_last() {
-        let params = of_slot(&slot1(), Identity::None, &["quiet panic=5", "console=hvc0"]);
-        assert_eq!(params, ["reboot=k", "quiet", "panic=5", "console=hvc0"]);
+        let params = of_slot(&slot1(), Identity::None, &["quiet panic=5", "reboot=a"]);
+        assert_eq!(params, ["quiet", "panic=5", "reboot=a"]);
     }
 }

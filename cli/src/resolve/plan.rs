@@ -83,6 +83,7 @@ fn boot(slot: &Slot) -> BootConfig {
         source,
         init,
         params,
+        defaults,
         ..
     } = &slot.boot;
     BootConfig {
@@ -94,6 +95,7 @@ fn boot(slot: &Slot) -> BootConfig {
             super::BootSource::Files { kernel, initrd } => BootSource::Files { kernel, initrd },
         },
         params: params.clone(),
+        defaults: defaults.clone(),
         init: init.clone(),
         cache_dir: Some(slot.paths.cache_dir.clone()),
     }
