@@ -60,6 +60,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         boot: BootConfig {
             source,
             params: Vec::new(),
+            defaults: Vec::new(),
             init: None,
             cache_dir,
         },

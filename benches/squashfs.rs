@@ -44,6 +44,7 @@ fn read(around: &Surroundings, cache_dir: Option<std::path::PathBuf>) {
             toplevel: None,
         },
         params: Vec::new(),
+        defaults: Vec::new(),
         init: None,
         cache_dir,
     };

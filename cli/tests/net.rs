@@ -48,14 +48,14 @@ fn in_namespace(host: &Host, script: &str) -> Option<Ended> {
 fn apply_makes_what_is_missing_once_and_down_removes_it() {
     let host = Host::new();
     let script = "
-        slotvmm net apply slot1 --user 990 --dry-run > /dev/null
+        slotvmm net apply slot1 --user 45990 --dry-run > /dev/null
         ip link show br-slot1 2> /dev/null && exit 1
-        slotvmm net apply slot1 --user 990 > /dev/null
-        slotvmm net apply slot1 --user 990
+        slotvmm net apply slot1 --user 45990 > /dev/null
+        slotvmm net apply slot1 --user 45990
         ip -o -4 address show dev br-slot1
         ip -o -d link show dev vm-slot1
         ip link set vm-slot1 down
-        slotvmm net apply slot1 --user 990
+        slotvmm net apply slot1 --user 45990
         slotvmm net down slot1
         slotvmm net down slot1
         ip -o link | wc -l";
@@ -84,7 +84,7 @@ fn apply_makes_what_is_missing_once_and_down_removes_it() {
         "type tap",
         "vnet_hdr on",
         "persist on",
-        "user 990",
+        "user 45990",
         "UP",
     ] {
         assert!(tap.contains(expected), "{expected} is missing: {tap}");
@@ -158,7 +158,7 @@ fn each_unfit_tap_has_its_own_error_and_31() {
         };
         ended.failed_with(31, message);
     }
-    let other = "slotvmm net apply slot1 --user 990 > /dev/null
+    let other = "slotvmm net apply slot1 --user 45990 > /dev/null
         chmod -R a+rwX $SLOTVMM_CONFIG/..
         setpriv --reuid 12345 --clear-groups --inh-caps=-all --bounding-set=-all slotvmm run slot1 && exit 1 || exit $?";
     let Some(ended) = in_namespace(&host, other) else {
@@ -170,6 +170,6 @@ fn each_unfit_tap_has_its_own_error_and_31() {
     }
     ended.failed_with(
         31,
-        "Tap vm-slot1 belongs to user 990, this process is user 12345",
+        "Tap vm-slot1 belongs to user 45990, this process is user 12345",
     );
 }

@@ -110,6 +110,7 @@ mod tests {
                     initrd: None,
                 },
                 params: Vec::new(),
+                defaults: Vec::new(),
                 init: None,
                 cache_dir: None,
             },

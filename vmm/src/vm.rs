@@ -198,9 +198,7 @@ impl Loading {
         memory: &Memory,
         phases: &Arc<Phases>,
     ) -> Result<Self, BootError> {
-        let mut words = vec![payload.params().to_owned()];
-        words.extend(plan::extra_params(config));
-        let cmdline = words.join(" ").trim().to_owned();
+        let cmdline = boot::params::insert(payload.params(), plan::extra_params(config));
         let context = LoadContext {
             ram_bytes: config.memory_mib << 20,
             rsdp: acpi::RSDP,

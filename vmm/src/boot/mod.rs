@@ -67,6 +67,8 @@ pub struct BootConfig {
     pub source: BootSource,
     /// Kernel parameters appended to those the source brings, one or more words each.
     pub params: Vec<String>,
+    /// Kernel parameters added only where neither the source nor `params` sets the same one.
+    pub defaults: Vec<String>,
     /// Path of the guest's init, instead of the one the source names.
     pub init: Option<String>,
     /// Directory of unpacked kernels and initrds; created when missing. `None` boots without.

@@ -66,10 +66,11 @@ fn finish(config: &BootConfig, parts: Parts) -> Payload {
         Some(init) => params::with_init(&facts.params, init),
         None => facts.params,
     };
+    let params = params::insert(&with_init, &config.params);
     Payload {
         kernel: parts.kernel,
         initrd: parts.initrd,
-        params: params::insert(&with_init, &config.params),
+        params: params::with_defaults(&params, &config.defaults),
         found_by: facts.found_by,
         cache: parts.cache,
         config: config.clone(),

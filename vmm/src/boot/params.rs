@@ -51,6 +51,18 @@ pub fn insert<S: AsRef<str>>(cmdline: &str, extra: impl IntoIterator<Item = S>) 
     parts.join(" ")
 }
 
+/// Adds those of `defaults` whose parameter the command line does not set yet.
+pub(super) fn with_defaults(cmdline: &str, defaults: &[String]) -> String {
+    let name = |word: &str| word.split('=').next().map(str::to_owned);
+    let set: Vec<_> = words(cmdline)
+        .into_iter()
+        .take_while(|word| *word != SEPARATOR)
+        .map(name)
+        .collect();
+    let missing = defaults.iter().filter(|word| !set.contains(&name(word)));
+    insert(cmdline, missing)
+}
+
 /// Sets `init=`, dropping any that is there: the stage-1 scripts of some systems read the first
 /// one, the kernel the last.
 pub(super) fn with_init(cmdline: &str, init: &str) -> String {
@@ -79,6 +91,15 @@ fn words(cmdline: &str) -> Vec<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn defaults_fill_in_only_what_nobody_set() {
+        let defaults = ["console=ttyS0".to_owned(), "panic=-1".to_owned()];
+        assert_eq!(
+            with_defaults("quiet panic=10 -- console=x", &defaults),
+            "quiet panic=10 console=ttyS0 -- console=x"
+        );
+    }
 
     #[test]
     fn inserted_parameters_stay_before_the_arguments_of_init() {

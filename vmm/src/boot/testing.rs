@@ -231,6 +231,7 @@ pub(super) fn boots(image: &Path) -> BootConfig {
             toplevel: None,
         },
         params: Vec::new(),
+        defaults: Vec::new(),
         init: None,
         cache_dir: None,
     }
