@@ -1,6 +1,7 @@
 //! The project's one test command: steps, and a tally of what passed.
 
 mod links;
+mod nix;
 mod steps;
 mod tally;
 

@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use clap::ValueEnum;
 use serde::Deserialize;
 
-use super::{Tally, broken_links};
+use super::{Tally, broken_links, nix};
 use crate::cache::Cache;
 use crate::commands::workspace::{self, cargo};
 use crate::guest::{IMAGES_VARIABLE, Images};
@@ -33,6 +33,8 @@ pub enum Step {
     Clippy,
     /// Links and paths in the documents.
     Docs,
+    /// The flake parses, where there is a Nix.
+    Nix,
     /// Unit and integration tests, on this machine.
     Unit,
     /// System tests, in the lab.
@@ -41,10 +43,11 @@ pub enum Step {
 
 impl Step {
     /// What the test command runs unless told otherwise: quick steps first.
-    pub const DEFAULT: [Self; 5] = [
+    pub const DEFAULT: [Self; 6] = [
         Self::Fmt,
         Self::Clippy,
         Self::Docs,
+        Self::Nix,
         Self::Unit,
         Self::System,
     ];
@@ -96,6 +99,7 @@ impl Check {
                 self.cargo_step("Lints", &args)
             }
             Step::Docs => self.docs(),
+            Step::Nix => self.nix(),
             Step::Unit => self.unit(),
             Step::System => self.system(),
         }
@@ -114,6 +118,15 @@ impl Check {
         broken.iter().for_each(|link| eprintln!("broken: {link}"));
         self.tally
             .step("Links and paths in documents", broken.is_empty());
+        Ok(())
+    }
+
+    fn nix(&mut self) -> Result<()> {
+        heading("Flake");
+        match nix::unparsable(&self.root)? {
+            Some(broken) => self.tally.step("Flake", broken.is_empty()),
+            None => println!("skipped: there is no nix-instantiate to parse the flake with"),
+        }
         Ok(())
     }
 
