@@ -35,7 +35,7 @@ pub enum Command {
     },
     /// Build slotvmm and a Debian guest, boot it as slot1, log in by ssh.
     Demo,
-    /// Run all tests: formatting, lints, documents, unit tests, system tests in the lab.
+    /// Run all tests: formatting, lints, documents, flake, unit tests, system tests in the lab.
     Check(CheckArgs),
     /// Boot every kernel with every number of processors and size of memory; writes docs/matrix.md.
     Matrix {
