@@ -40,7 +40,7 @@ pub fn demo() -> Result<u8> {
         .extend(["--bootstrap".into(), guest.bootstrap().into()]);
     job.command.extend(["--key".into(), guest.key().into()]);
     job.limits = Limits {
-        cpus: 2,
+        cpus: 1,
         memory_mib: 3072,
         timeout: Duration::from_secs(900),
     };

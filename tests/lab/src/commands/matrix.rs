@@ -45,7 +45,7 @@ pub fn matrix(only: &str) -> Result<u8> {
         only.into(),
     ]);
     job.limits = Limits {
-        cpus: 2,
+        cpus: 1,
         memory_mib: 8192,
         timeout: Duration::from_secs(3600),
     };

@@ -13,7 +13,8 @@ use crate::process::quoted;
 /// How big the emulated machine is and how long it may run. A real machine is as big as it is.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Processors.
+    /// Processors. With more than one, the emulator lets guests crash now and then (whatever VMM
+    /// runs them), so the default is one.
     pub cpus: u8,
     /// Memory in MiB.
     pub memory_mib: u32,
@@ -24,7 +25,7 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            cpus: 2,
+            cpus: 1,
             memory_mib: 4096,
             timeout: Duration::from_secs(600),
         }
