@@ -1,11 +1,15 @@
 //! The machine without the command line tool: `bare kernel <file>` or `bare bootstrap <image>
-//! <cache>`. 256 MiB, one vCPU, the guest's serial port on standard output; the bootstrap image is
-//! the first disk. For measuring; `slotvmm` is the tool for running.
+//! <cache>`, and kernel parameters behind either.
+//!
+//! 256 MiB, one vCPU, the guest's serial port on standard output; the bootstrap image is the first
+//! disk. `BARE_PHASES=1` prints where the time went. For measuring; `slotvmm` is the tool for running.
 
 use std::error::Error;
 use std::fs::File;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
 
 use devices::blk::{Access, BlkConfig, Discard, Engine};
 use devices::device::DeviceId;
@@ -15,36 +19,31 @@ use vmm::Vm;
 use vmm::boot::{BootConfig, BootSource};
 use vmm::config::{Discovery, VmConfig};
 use vmm::console::ConsoleEnds;
-use vmm::kvm::HostPolicy;
+use vmm::kvm::{HostPolicy, Opening};
+use vmm::phases::Phases;
 use vmm::vm::BootOptions;
 
 fn main() -> Result<(), Box<dyn Error>> {
+    let start = Instant::now();
     let args: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = args.iter().map(String::as_str).collect();
-    let (source, disk, cache_dir) = match words.as_slice() {
-        ["kernel", kernel] => {
-            let kernel = kernel.into();
-            (
-                BootSource::Files {
-                    kernel,
-                    initrd: None,
-                },
-                None,
-                None,
-            )
+    let (source, disk, cache_dir, params) = match words.as_slice() {
+        ["kernel", kernel, params @ ..] => {
+            let (kernel, initrd) = (kernel.into(), None);
+            (BootSource::Files { kernel, initrd }, None, None, params)
         }
-        ["bootstrap", image, cache] => {
-            let image = PathBuf::from(image);
+        ["bootstrap", image, cache, params @ ..] => {
+            let (image, toplevel) = (PathBuf::from(image), None);
             let disk = image.clone();
-            let toplevel = None;
-            (
-                BootSource::Bootstrap { image, toplevel },
-                Some(disk),
-                Some(cache.into()),
-            )
+            let source = BootSource::Bootstrap { image, toplevel };
+            (source, Some(disk), Some(cache.into()), params)
         }
-        _ => return Err("usage: bare kernel <file> | bare bootstrap <image> <cache>".into()),
+        _ => return Err(
+            "usage: bare kernel <file> | bare bootstrap <image> <cache>, then kernel parameters"
+                .into(),
+        ),
     };
+    let params = params.iter().map(|word| (*word).to_owned()).collect();
     let mut handles = HostHandles::default();
     let mut devices = Vec::new();
     if let Some(image) = disk {
@@ -59,7 +58,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         uuid: Uuid::nil(),
         boot: BootConfig {
             source,
-            params: Vec::new(),
+            params,
             defaults: Vec::new(),
             init: None,
             cache_dir,
@@ -67,7 +66,14 @@ fn main() -> Result<(), Box<dyn Error>> {
         discovery: Discovery::Acpi,
         devices,
     };
-    Vm::boot(&config, handles, options()?)?.run()?;
+    let options = options(start)?;
+    let phases = options.phases.clone();
+    Vm::boot(&config, handles, options)?.run()?;
+    if std::env::var_os("BARE_PHASES").is_some() {
+        for stamp in phases.stamps() {
+            eprintln!("{:>8} us  {}", stamp.at_us, stamp.phase.name());
+        }
+    }
     Ok(())
 }
 
@@ -82,15 +88,16 @@ fn bootstrap_disk() -> BlkConfig {
     }
 }
 
-fn options() -> Result<BootOptions, Box<dyn Error>> {
+fn options(start: Instant) -> Result<BootOptions, Box<dyn Error>> {
     let output = std::io::stdout().as_fd().try_clone_to_owned()?;
     Ok(BootOptions {
+        phases: Arc::new(Phases::since(start)),
         console: ConsoleEnds {
             output: Some(Box::new(File::from(output))),
             ..ConsoleEnds::default()
         },
         // The tiny guest runs where stock kernels do not.
-        host: HostPolicy::Any,
-        ..BootOptions::default()
+        kvm: Opening::start(HostPolicy::Any)?,
+        control: None,
     })
 }

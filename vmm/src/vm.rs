@@ -4,7 +4,6 @@ use std::io;
 use std::os::unix::net::UnixListener;
 use std::sync::{Arc, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::Instant;
 
 use devices::device::Memory;
 use devices::registry::HostHandles;
@@ -16,7 +15,7 @@ use crate::config::VmConfig;
 use crate::console::{self, Console, ConsoleEnds};
 use crate::control;
 use crate::events::{EventQueue, EventSender, event_channel};
-use crate::kvm::HostPolicy;
+use crate::kvm::{KvmError, Opening};
 use crate::lifecycle::{Outcome, VmState};
 use crate::machine::{Machine, MachineError, plan};
 use crate::memory::{self, MemoryError};
@@ -34,19 +33,8 @@ pub struct BootOptions {
     pub console: ConsoleEnds,
     /// The bound control socket.
     pub control: Option<UnixListener>,
-    /// Which hosts are good enough.
-    pub host: HostPolicy,
-}
-
-impl Default for BootOptions {
-    fn default() -> Self {
-        Self {
-            phases: Arc::new(Phases::since(Instant::now())),
-            console: ConsoleEnds::default(),
-            control: None,
-            host: HostPolicy::default(),
-        }
-    }
+    /// KVM on its way; started as early as possible.
+    pub kvm: Opening,
 }
 
 /// Why a machine did not boot.
@@ -61,6 +49,9 @@ pub enum BootError {
     /// There is no guest RAM.
     #[error(transparent)]
     Memory(#[from] MemoryError),
+    /// KVM was not opened.
+    #[error(transparent)]
+    Kvm(#[from] KvmError),
     /// The machine was not built.
     #[error(transparent)]
     Machine(#[from] MachineError),
@@ -131,7 +122,7 @@ impl Vm {
         phases.stamp(Phase::MemoryMapped);
         // From here to `finish`, kernel and initrd are read while KVM and the devices are set up.
         let loading = Loading::start(config, boot::open(&config.boot)?, &memory, &phases)?;
-        let mut machine = Machine::create(config, memory, options.host)?;
+        let mut machine = Machine::create(config, memory, options.kvm.finish()?)?;
         phases.stamp(Phase::VmCreated);
         machine.attach_all(&config.devices, host)?;
         let legacy = machine.attach_legacy(outbox.clone(), &events)?;

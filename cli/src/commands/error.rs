@@ -139,7 +139,7 @@ fn of_disk(error: &DiskError) -> Exit {
 fn of_boot(error: &BootError) -> Exit {
     match error {
         BootError::Config(_) | BootError::Open(_) | BootError::Load(_) => Exit::Config,
-        BootError::Machine(MachineError::Kvm(error)) => of_kvm(error),
+        BootError::Kvm(error) | BootError::Machine(MachineError::Kvm(error)) => of_kvm(error),
         BootError::Machine(_)
         | BootError::Memory(_)
         | BootError::Vcpu(_)
@@ -155,5 +155,6 @@ fn of_kvm(error: &KvmError) -> Exit {
         | KvmError::Denied(_)
         | KvmError::Open(_)
         | KvmError::Operation { .. } => Exit::Host,
+        KvmError::Panicked => Exit::Failed,
     }
 }

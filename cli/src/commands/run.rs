@@ -12,7 +12,7 @@ use devices::registry::HostHandles;
 use nix::sys::signalfd::SignalFd;
 use serde::Serialize;
 use vmm::console::ConsoleEnds;
-use vmm::kvm::HostPolicy;
+use vmm::kvm::{HostPolicy, Opening};
 use vmm::phases::{Phase, Phases};
 use vmm::vm::BootOptions;
 use vmm::{Outcome, Vm};
@@ -33,6 +33,8 @@ use crate::rundir::RunDir;
 /// the slot's lock, its disks, its taps, and only then KVM.
 pub(super) fn run(args: &Run, context: &Context) -> Result<Exit, CommandError> {
     let phases = Arc::new(Phases::since(context.started));
+    // First of all, because it takes as long as everything up to `Vm::boot`.
+    let kvm = Opening::start(host_policy(args)).map_err(CommandError::on("open KVM"))?;
     let (_, slot) = context.slot(&args.slot)?;
     let run_dir = claim(&slot)?;
     let handles = open_handles(&slot)?;
@@ -47,11 +49,7 @@ pub(super) fn run(args: &Run, context: &Context) -> Result<Exit, CommandError> {
         phases: Arc::clone(&phases),
         console,
         control: Some(sockets.control),
-        host: if args.ignore_cpu_check {
-            HostPolicy::Any
-        } else {
-            HostPolicy::Hardware
-        },
+        kvm,
     };
     let vm = Vm::boot(&plan::vm_config(&slot), handles, options)?;
     terminal.start()?;
@@ -61,6 +59,14 @@ pub(super) fn run(args: &Run, context: &Context) -> Result<Exit, CommandError> {
     let outcome = outcome?;
     report(args, context, outcome, &phases).map_err(CommandError::on("print the result"))?;
     Ok(exit(&slot, outcome))
+}
+
+fn host_policy(args: &Run) -> HostPolicy {
+    if args.ignore_cpu_check {
+        HostPolicy::Any
+    } else {
+        HostPolicy::Hardware
+    }
 }
 
 fn claim(slot: &Slot) -> Result<RunDir, CommandError> {

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::thread::{self, JoinHandle};
 
 use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES, kvm_userspace_memory_region};
 use kvm_ioctls::{Cap, Kvm, VmFd};
@@ -49,6 +50,9 @@ pub enum KvmError {
          a distribution kernel; use a machine with it, or enable nested virtualisation around this one"
     )]
     NoHardware,
+    /// The thread that opens KVM panicked: a mistake in slotvmm.
+    #[error("Opening KVM panicked")]
+    Panicked,
     /// An operation on KVM failed.
     #[error("KVM: failed to {action}")]
     Operation {
@@ -114,19 +118,62 @@ pub fn hardware_virtualisation() -> bool {
     sys::cpu_virtualises()
 }
 
-/// Creates a machine with `memory` in it and nothing else. Memory goes in before the irqchip:
-/// that order is three times faster.
-///
-/// # Errors
-/// When KVM refuses.
-pub fn create_vm(kvm: &Kvm, memory: &Memory) -> Result<Arc<VmFd>, KvmError> {
-    let vm = loop {
+/// A machine in KVM with nothing in it, and what KVM says its vCPUs can do.
+pub struct Opened {
+    pub(crate) vm: Arc<VmFd>,
+    pub(crate) cpuid: CpuId,
+}
+
+/// KVM on its way: what does not depend on a machine's configuration is asked on a thread of its
+/// own, while the configuration is still being read.
+pub struct Opening {
+    thread: JoinHandle<Result<Opened, KvmError>>,
+}
+
+impl Opening {
+    /// Starts to open KVM.
+    ///
+    /// # Errors
+    /// When the host refuses a thread.
+    pub fn start(policy: HostPolicy) -> io::Result<Self> {
+        let thread = thread::Builder::new()
+            .name("kvm".to_owned())
+            .spawn(move || {
+                let kvm = open(policy)?;
+                Ok(Opened {
+                    vm: Arc::new(create_vm(&kvm)?),
+                    cpuid: kvm
+                        .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
+                        .map_err(KvmError::on("read the supported CPUID leaves"))?,
+                })
+            })?;
+        Ok(Self { thread })
+    }
+
+    /// Waits for it.
+    ///
+    /// # Errors
+    /// When KVM is absent, closed to this user, too old, barred by the policy, or refuses.
+    pub fn finish(self) -> Result<Opened, KvmError> {
+        self.thread.join().unwrap_or(Err(KvmError::Panicked))
+    }
+}
+
+fn create_vm(kvm: &Kvm) -> Result<VmFd, KvmError> {
+    loop {
         match kvm.create_vm() {
             // A signal that was pending; creating is safe to repeat.
             Err(error) if error.errno() == libc::EINTR => {}
-            result => break result.map_err(KvmError::on("create a virtual machine"))?,
+            result => return result.map_err(KvmError::on("create a virtual machine")),
         }
-    };
+    }
+}
+
+/// Gives `memory` to a machine. Before its irqchip is made: that order is three times faster.
+///
+/// # Errors
+/// When KVM refuses.
+pub(crate) fn set_memory(vm: &VmFd, memory: &Memory) -> Result<(), KvmError> {
     for (slot, region) in (0u32..).zip(memory.iter()) {
         let region = kvm_userspace_memory_region {
             slot,
@@ -135,17 +182,8 @@ pub fn create_vm(kvm: &Kvm, memory: &Memory) -> Result<Arc<VmFd>, KvmError> {
             memory_size: region.len(),
             userspace_addr: region.get_mmap().as_ptr().addr() as u64,
         };
-        sys::set_memory_region(&vm, region)
+        sys::set_memory_region(vm, region)
             .map_err(KvmError::on("give guest RAM to the machine"))?;
     }
-    Ok(Arc::new(vm))
-}
-
-/// The CPUID leaves that KVM supports on this host.
-///
-/// # Errors
-/// When KVM refuses.
-pub fn supported_cpuid(kvm: &Kvm) -> Result<CpuId, KvmError> {
-    kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
-        .map_err(KvmError::on("read the supported CPUID leaves"))
+    Ok(())
 }

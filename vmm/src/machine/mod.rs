@@ -16,12 +16,14 @@ use devices::transport::MmioTransport;
 use kvm_ioctls::VmFd;
 use vmm_sys_util::eventfd::EventFd;
 
-use crate::arch::{acpi, cpuid, irqchip::Irqchip, layout, ports, regs, smbios};
+use crate::arch::cpuid::Topology;
+use crate::arch::irqchip::Irqchip;
+use crate::arch::{acpi, layout, ports, regs, smbios};
 use crate::boot::Entry;
 use crate::config::{Discovery, VmConfig};
 use crate::console::Outbox;
 use crate::events::EventSender;
-use crate::kvm::{self, HostPolicy, KvmError};
+use crate::kvm::{self, KvmError, Opened};
 use crate::vcpu::Vcpu;
 use bus::{Bus, BusError, Buses, SharedDevice};
 
@@ -84,22 +86,17 @@ pub enum MachineError {
 }
 
 impl Machine {
-    /// Creates the machine in KVM: memory first, then irqchip, then vCPUs.
+    /// Fills the machine in KVM: memory first, then irqchip, then vCPUs.
     ///
     /// # Errors
     /// When the host lacks KVM or KVM refuses.
-    pub fn create(
-        config: &VmConfig,
-        memory: Memory,
-        policy: HostPolicy,
-    ) -> Result<Self, MachineError> {
-        let kvm = kvm::open(policy)?;
-        let vm = kvm::create_vm(&kvm, &memory)?;
+    pub fn create(config: &VmConfig, memory: Memory, opened: Opened) -> Result<Self, MachineError> {
+        let Opened { vm, cpuid } = opened;
+        kvm::set_memory(&vm, &memory)?;
         let irqchip = Irqchip::create(&vm)?;
-        let supported = kvm::supported_cpuid(&kvm)?;
         let count = config.vcpus;
         let vcpus = (0..count)
-            .map(|index| Vcpu::create(&vm, &supported, cpuid::Topology { index, count }))
+            .map(|index| Vcpu::create(&vm, &cpuid, Topology { index, count }))
             .collect::<Result<_, _>>()?;
         let mut mmio = Bus::default();
         mmio.insert(layout::IOAPIC, ioapic::PAGE_BYTES, irqchip.ioapic.clone())?;
