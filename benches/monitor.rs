@@ -161,7 +161,7 @@ fn firecracker(guest: &Guest) -> serde_json::Value {
 
 fn qemu(guest: &Guest) -> Vec<OsString> {
     let mut words: Vec<OsString> = split(
-        "-M microvm,accel=kvm,isa-serial=on,rtc=on -cpu host -smp 1 -nodefaults -no-user-config -no-reboot \
+        "-M microvm,accel=kvm,isa-serial=on,rtc=on -smp 1 -nodefaults -no-user-config -no-reboot \
          -display none -serial stdio -device isa-debug-exit,iobase=0xf4",
     )
     .collect();

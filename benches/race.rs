@@ -44,15 +44,21 @@ pub fn boot(command: &[OsString]) -> io::Result<Boot> {
         // It hangs or has gone already; either way it is to be waited for.
         let _ = child.kill();
     }
-    child.wait()?;
-    Ok(Boot {
-        exit: start.elapsed(),
-        first_instruction: first_instruction?,
-    })
+    let status = child.wait()?;
+    let exit = start.elapsed();
+    match first_instruction? {
+        Some(first_instruction) => Ok(Boot {
+            first_instruction,
+            exit,
+        }),
+        None => Err(io::Error::other(format!(
+            "the guest said nothing, the process ended with {status}"
+        ))),
+    }
 }
 
-/// Reads the child's output to its end; returns when the mark appeared.
-fn watch(child: &mut Child, start: Instant) -> io::Result<Duration> {
+/// Reads the child's output to its end; returns when the mark appeared, if it did.
+fn watch(child: &mut Child, start: Instant) -> io::Result<Option<Duration>> {
     let mut output = child.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?;
     let mut seen = Vec::new();
     let mut marked = None;
@@ -64,7 +70,7 @@ fn watch(child: &mut Child, start: Instant) -> io::Result<Duration> {
         }
         let bytes = output.read(&mut chunk)?;
         if bytes == 0 {
-            return marked.ok_or_else(|| io::Error::other("the guest said nothing"));
+            return Ok(marked);
         }
         seen.extend_from_slice(chunk.get(..bytes).unwrap_or_default());
         if marked.is_none() && seen.windows(MARK.len()).any(|window| window == MARK) {

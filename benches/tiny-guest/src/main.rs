@@ -74,6 +74,9 @@ const PULSE_RESET: u8 = 0xfe;
 /// Sleep type 5 and the enable bit of a sleep control register (ACPI 6.5 §4.8.3.7).
 const ENTER_S5: u8 = 5 << 2 | 1 << 5;
 
+/// Loops to wait for a register write to end the machine, far below a second everywhere.
+const PATIENCE: u32 = 100_000;
+
 extern "C" fn main(zero_page: u64) -> ! {
     match choice(zero_page) {
         b'p' => {
@@ -137,6 +140,11 @@ fn write_register(register: Option<(u64, u8)>) {
             1 if address != 0 => outb(address as u16, value),
             _ => {}
         }
+    }
+    // The machine may take a moment to stop.
+    for _ in 0..PATIENCE {
+        // SAFETY: a hint to the processor.
+        unsafe { asm!("pause", options(nomem, nostack, preserves_flags)) };
     }
     say(b'?');
 }
