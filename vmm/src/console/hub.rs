@@ -34,6 +34,9 @@ pub(super) struct Hub {
     output: Option<Box<dyn Write + Send>>,
     listener: Option<UnixListener>,
     clients: HashMap<u32, Client>,
+    /// Clients that are gone but still registered: an open descriptor keeps its number from being
+    /// given to the next one, which could not be registered then.
+    left: Vec<Client>,
     next_client: u32,
     ring: VecDeque<u8>,
     /// Input read from clients that the port has no room for yet.
@@ -67,6 +70,7 @@ impl Hub {
             output: ends.output,
             listener: ends.listener,
             clients: HashMap::new(),
+            left: Vec::new(),
             next_client: FIRST_CLIENT,
             ring: VecDeque::new(),
             input: Vec::new(),
@@ -119,13 +123,31 @@ impl Hub {
             tracing::warn!("console has {MAX_CLIENTS} clients already, one more was turned away");
             return;
         }
-        let added = self.adopt(stream).and_then(|token| {
-            self.watch(token, ops)?;
-            Ok(token)
+        let adopted = self.adopt(stream);
+        let watched = adopted.and_then(|token| match self.watch(token, ops) {
+            Ok(()) => Ok(token),
+            Err(error) => {
+                self.clients.remove(&token);
+                Err(error)
+            }
         });
-        match added {
+        match watched {
             Ok(token) => self.flush(token),
             Err(error) => tracing::warn!(%error, "console could not take a client in"),
+        }
+    }
+
+    /// No longer serves a client.
+    fn part_from(&mut self, token: u32) {
+        self.left.extend(self.clients.remove(&token));
+    }
+
+    /// Closes the clients that are gone.
+    fn close_left(&mut self, ops: &mut EventOps) {
+        for client in self.left.drain(..) {
+            if let Err(error) = ops.remove(Events::empty(&client.stream)) {
+                tracing::debug!(%error, "console client was not registered");
+            }
         }
     }
 
@@ -172,7 +194,7 @@ impl Hub {
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                 Err(_) => {
-                    self.clients.remove(&token);
+                    self.part_from(token);
                     break;
                 }
             }
@@ -188,14 +210,14 @@ impl Hub {
             };
             match client.stream.read(&mut buffer) {
                 Ok(0) => {
-                    self.clients.remove(&token);
+                    self.part_from(token);
                     return;
                 }
                 Ok(read) => self.input.extend(buffer.iter().take(read)),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,
                 Err(_) => {
-                    self.clients.remove(&token);
+                    self.part_from(token);
                     return;
                 }
             }
@@ -271,6 +293,7 @@ impl MutEventSubscriber for Hub {
                 self.receive(token);
             }
         }
+        self.close_left(ops);
     }
 }
 

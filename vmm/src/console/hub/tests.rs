@@ -90,6 +90,27 @@ fn late_client_sees_what_was_said_before() {
 }
 
 #[test]
+fn clients_come_and_go_one_after_the_other() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("console.sock");
+    let rig = rig(ConsoleEnds {
+        listener: Some(UnixListener::bind(&path).unwrap()),
+        ..Default::default()
+    });
+    rig.guest_says(b"hello");
+    for _ in 0..3 {
+        let mut client = UnixStream::connect(&path).unwrap();
+        assert_eq!(read_exactly(&mut client, 5), b"hello");
+        client.write_all(b"x").unwrap();
+        assert_eq!(rig.guest_hears(1), b"x");
+        client.shutdown(std::net::Shutdown::Write).unwrap();
+        // The hub hangs up when it has noticed, so the next client comes after that.
+        assert_eq!(client.read(&mut [0]).unwrap(), 0);
+    }
+    rig.console.finish();
+}
+
+#[test]
 fn input_longer_than_the_port_holds_arrives_whole() {
     let (client, mut user) = UnixStream::pair().unwrap();
     let rig = rig(ConsoleEnds {
