@@ -57,6 +57,8 @@ async fn accept(listener: UnixListener, events: EventSender) -> io::Result<()> {
         tokio::spawn(async move {
             let service = service_fn(move |request| answer(request, events.clone()));
             let served = hyper::server::conn::http1::Builder::new()
+                // A client may say that it has asked for all it wants, and still wait for the answer.
+                .half_close(true)
                 .serve_connection(TokioIo::new(stream), service)
                 .await;
             if let Err(error) = served {
