@@ -34,6 +34,7 @@ pub enum Discovery {
     /// `LNRO0005` devices in the DSDT: works with every distribution kernel.
     #[default]
     Acpi,
-    /// `virtio_mmio.device=` parameters, for kernels built with `VIRTIO_MMIO_CMDLINE_DEVICES`.
+    /// `virtio_mmio.device=` parameters on a machine that has an MP table instead of ACPI, for
+    /// kernels built with `VIRTIO_MMIO_CMDLINE_DEVICES` and `X86_MPPARSE`. It has no power button.
     Cmdline,
 }

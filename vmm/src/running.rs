@@ -23,7 +23,8 @@ pub(crate) struct Running {
     pub(crate) vcpus: VcpuThreads,
     pub(crate) machine: Machine,
     pub(crate) console: Console,
-    pub(crate) power_button: EventFd,
+    /// None without ACPI.
+    pub(crate) power_button: Option<EventFd>,
     pub(crate) phases: Arc<Phases>,
 }
 
@@ -58,15 +59,20 @@ impl Running {
     }
 
     /// Presses the power button; a paused machine is resumed first, or it could not react.
-    pub(crate) fn press_power_button(&mut self) -> Result<(), TransitionError> {
+    pub(crate) fn press_power_button(&mut self) -> Result<(), RequestError> {
+        if self.power_button.is_none() {
+            return Err(RequestError::NoPowerButton);
+        }
         if self.state == VmState::Paused {
             self.resume()?;
         }
         if self.state != VmState::Stopping {
             self.state.transition(VmState::Stopping)?;
         }
-        // The write only fails when the counter is full, and then a press is pending already.
-        let _ = self.power_button.write(1);
+        if let Some(button) = &self.power_button {
+            // The write only fails when the counter is full, and then a press is pending already.
+            let _ = button.write(1);
+        }
         Ok(())
     }
 

@@ -9,7 +9,6 @@ use devices::device::Memory;
 use devices::registry::HostHandles;
 
 use crate::api;
-use crate::arch::acpi;
 use crate::boot::{self, Entry, LoadContext, LoadError, OpenError, Payload};
 use crate::config::VmConfig;
 use crate::console::{self, Console, ConsoleEnds};
@@ -125,7 +124,7 @@ impl Vm {
         let mut machine = Machine::create(config, memory, options.kvm.finish()?)?;
         phases.stamp(Phase::VmCreated);
         machine.attach_all(&config.devices, host)?;
-        let legacy = machine.attach_legacy(outbox.clone(), &events)?;
+        let legacy = machine.attach_legacy(outbox.clone(), &events, config.discovery)?;
         machine.write_firmware_tables(config)?;
         phases.stamp(Phase::DevicesAttached);
         machine.configure_vcpus(&loading.finish()?)?;
@@ -192,7 +191,7 @@ impl Loading {
         let cmdline = boot::params::insert(payload.params(), plan::extra_params(config));
         let context = LoadContext {
             ram_bytes: config.memory_mib << 20,
-            rsdp: acpi::RSDP,
+            rsdp: plan::rsdp(config),
         };
         let (memory, phases) = (memory.clone(), phases.clone());
         let thread = thread::Builder::new()

@@ -9,8 +9,8 @@
 //! | `PUT /v1/vm/reset` | 204: the machine ends as if the guest had rebooted |
 //! | `PUT /v1/vm/shutdown` | 204: the machine ends now, without the guest's consent |
 //!
-//! Anything else is 404 or 405; a request that the machine's state does not allow is 409. Errors
-//! carry an [`ErrorBody`].
+//! Anything else is 404 or 405; a request that the machine's state does not allow is 409,
+//! and so is a press of a power button that is not there. Errors carry an [`ErrorBody`].
 
 mod server;
 
@@ -84,6 +84,12 @@ pub enum RequestError {
     /// The machine's state does not allow it.
     #[error("{0}")]
     State(#[from] crate::lifecycle::TransitionError),
+    /// There is no power button to press.
+    #[error(
+        "The machine has no power button, since it has no ACPI (`boot.discovery` is `cmdline`); \
+         end it by a reboot from inside, or stop it hard with `slotvmm stop --timeout 0`"
+    )]
+    NoPowerButton,
     /// A device did not stop or start.
     #[error("Device {id} failed to {action}: {reason}")]
     Device {

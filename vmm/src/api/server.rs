@@ -97,7 +97,7 @@ async fn answer(request: HttpRequest<Incoming>, events: EventSender) -> Result<A
     Ok(match ask(verb, &events).await {
         Some(Ok(Reply::Info(info))) => json(StatusCode::OK, &info),
         Some(Ok(Reply::Done)) => empty(StatusCode::NO_CONTENT),
-        Some(Err(refused @ RequestError::State(_))) => {
+        Some(Err(refused @ (RequestError::State(_) | RequestError::NoPowerButton))) => {
             error(StatusCode::CONFLICT, refused.to_string())
         }
         Some(Err(failed)) => error(StatusCode::INTERNAL_SERVER_ERROR, failed.to_string()),

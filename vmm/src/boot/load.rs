@@ -28,7 +28,7 @@ const PAGE: u64 = 4096;
 pub struct LoadContext {
     /// Guest RAM in bytes.
     pub ram_bytes: u64,
-    /// Guest-physical address of the ACPI RSDP.
+    /// Guest-physical address of the ACPI RSDP; 0 when the machine has no ACPI.
     pub rsdp: u64,
 }
 

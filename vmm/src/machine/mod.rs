@@ -6,6 +6,7 @@ pub mod bus;
 pub mod plan;
 
 use std::io;
+use std::iter;
 use std::sync::{Arc, Mutex};
 
 use devices::device::{DeviceId, Memory};
@@ -18,7 +19,7 @@ use vmm_sys_util::eventfd::EventFd;
 
 use crate::arch::cpuid::Topology;
 use crate::arch::irqchip::Irqchip;
-use crate::arch::{acpi, layout, ports, regs, smbios};
+use crate::arch::{acpi, layout, mptable, ports, regs, smbios};
 use crate::boot::Entry;
 use crate::config::{Discovery, VmConfig};
 use crate::console::Outbox;
@@ -77,6 +78,9 @@ pub enum MachineError {
     /// The ACPI tables were not written.
     #[error(transparent)]
     Acpi(#[from] acpi::AcpiError),
+    /// The MP table was not written.
+    #[error(transparent)]
+    MpTable(#[from] mptable::MpTableError),
     /// The SMBIOS tables were not written.
     #[error(transparent)]
     Smbios(#[from] smbios::SmbiosError),
@@ -129,7 +133,8 @@ impl Machine {
         Ok(())
     }
 
-    /// Attaches serial console and power registers.
+    /// Attaches serial console and reset, and with ACPI the power registers and the power button:
+    /// without it, no guest would know of them.
     ///
     /// # Errors
     /// When the host refuses a descriptor.
@@ -137,6 +142,7 @@ impl Machine {
         &mut self,
         outbox: Arc<Outbox>,
         events: &EventSender,
+        discovery: Discovery,
     ) -> Result<LegacyParts, MachineError> {
         let irq = self.irqchip.line(ports::SERIAL_GSI)?;
         let sink = Box::new(crate::console::OutboxWriter(outbox));
@@ -147,7 +153,6 @@ impl Machine {
         let serial = Arc::new(Mutex::new(port));
         let sink = Arc::new(events.clone());
         let reset: SharedDevice = Arc::new(Mutex::new(i8042::I8042::new(sink.clone())));
-        let power: SharedDevice = Arc::new(Mutex::new(power::Power::new(sink)));
         for (start, length, device) in [
             (
                 ports::SERIAL,
@@ -155,30 +160,44 @@ impl Machine {
                 serial.clone() as SharedDevice,
             ),
             (ports::I8042, i8042::PORTS, reset),
-            (ports::POWER, power::PORTS, power),
         ] {
             self.pio.insert(u64::from(start), length, device)?;
         }
+        let power_button = match discovery {
+            Discovery::Acpi => {
+                let power: SharedDevice = Arc::new(Mutex::new(power::Power::new(sink)));
+                self.pio
+                    .insert(u64::from(ports::POWER), power::PORTS, power)?;
+                Some(self.irqchip.line(ports::GED_GSI)?)
+            }
+            Discovery::Cmdline => None,
+        };
         Ok(LegacyParts {
             serial,
-            power_button: self.irqchip.line(ports::GED_GSI)?,
+            power_button,
         })
     }
 
-    /// Writes what firmware would have left: ACPI and SMBIOS tables.
+    /// Writes what firmware would have left: ACPI tables or the MP table, and SMBIOS tables. Never
+    /// both of the first: beside ACPI, Linux would number interrupts as it likes, and those on the
+    /// command line would mean nothing.
     ///
     /// # Errors
     /// When they do not fit.
     pub fn write_firmware_tables(&self, config: &VmConfig) -> Result<(), MachineError> {
-        let announced = match config.discovery {
-            Discovery::Acpi => self.attached.iter().map(|device| device.position).collect(),
-            Discovery::Cmdline => Vec::new(),
-        };
-        let inventory = acpi::Inventory {
-            vcpus: config.vcpus,
-            virtio: announced,
-        };
-        acpi::write(&self.memory, &inventory)?;
+        let vcpus = config.vcpus;
+        let positions = self.attached.iter().map(|device| device.position);
+        match config.discovery {
+            Discovery::Acpi => {
+                let virtio = positions.collect();
+                acpi::write(&self.memory, &acpi::Inventory { vcpus, virtio })?;
+            }
+            Discovery::Cmdline => {
+                let pins = iter::once(ports::SERIAL_GSI).chain(positions.map(ports::virtio_gsi));
+                let pins = pins.collect();
+                mptable::write(&self.memory, &mptable::Inventory { vcpus, pins })?;
+            }
+        }
         let identity = smbios::Identity {
             name: &config.name,
             uuid: config.uuid,
@@ -213,6 +232,6 @@ impl Machine {
 pub struct LegacyParts {
     /// The console's port.
     pub serial: Arc<Mutex<SerialPort>>,
-    /// A write of 1 presses the power button.
-    pub power_button: EventFd,
+    /// A write of 1 presses the power button, if the machine has one.
+    pub power_button: Option<EventFd>,
 }

@@ -4,7 +4,7 @@ use devices::registry::DeviceConfig;
 use serde::Serialize;
 
 use crate::arch::layout::{self, RangeKind};
-use crate::arch::ports;
+use crate::arch::{acpi, ports};
 use crate::config::{Discovery, VmConfig};
 
 /// The layout of a machine.
@@ -60,15 +60,23 @@ pub fn plan(config: &VmConfig) -> MachinePlan {
     let mut virtio: Vec<&DeviceConfig> = config.devices.iter().collect();
     virtio.sort_by_key(|device| device.position());
     let mut devices: Vec<PlannedDevice> = virtio.into_iter().map(planned).collect();
-    devices.extend([
-        legacy("serial", "16550", ports::SERIAL, Some(ports::SERIAL_GSI)),
-        legacy("power", "acpi-power", ports::POWER, Some(ports::GED_GSI)),
-        legacy("reset", "i8042", ports::I8042, None),
-    ]);
+    let serial = legacy("serial", "16550", ports::SERIAL, Some(ports::SERIAL_GSI));
+    let power = legacy("power", "acpi-power", ports::POWER, Some(ports::GED_GSI));
+    devices.push(serial);
+    devices.extend((config.discovery == Discovery::Acpi).then_some(power));
+    devices.push(legacy("reset", "i8042", ports::I8042, None));
     MachinePlan {
         memory,
         devices,
         extra_params: extra_params(config),
+    }
+}
+
+/// Where the guest finds the ACPI tables; 0 when there are none.
+pub fn rsdp(config: &VmConfig) -> u64 {
+    match config.discovery {
+        Discovery::Acpi => acpi::RSDP,
+        Discovery::Cmdline => 0,
     }
 }
 

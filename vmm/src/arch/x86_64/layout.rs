@@ -8,7 +8,8 @@
 //! | `0x0000_9000` – `0x0000_F000` | identity page tables of the boot vCPU |
 //! | `0x0002_0000` – `0x0003_0000` | kernel command line |
 //! | `0x0009_F000` | end of low RAM |
-//! | `0x000E_0000` – `0x0010_0000` | ACPI tables, then SMBIOS from `0x000F_0000` |
+//! | `0x0009_FC00` | pointer to the MP table, on a machine without ACPI |
+//! | `0x000E_0000` – `0x0010_0000` | ACPI tables or the MP table, then SMBIOS from `0x000F_0000` |
 //! | `0x0010_0000` … | RAM; an ELF kernel sits where it was linked, 16 MiB as a rule |
 //! | `0xC000_0000` – `0x1_0000_0000` | hole: virtio-mmio, I/O APIC, local APIC, KVM's own pages |
 //! | `0x1_0000_0000` … | the rest of RAM |
@@ -29,10 +30,15 @@ pub const CMDLINE: u64 = 0x2_0000;
 pub const CMDLINE_CAPACITY: usize = 0x1_0000;
 /// End of conventional RAM below 1 MiB.
 pub const LOW_RAM_END: u64 = 0x9_f000;
+/// Where the floating pointer to the MP table lies: in the last KiB of base memory, which Linux
+/// scans for it. SMBIOS tables can take all of the other place it scans.
+pub const MP_POINTER: u64 = 0x9_fc00;
 /// Start of the reserved firmware area, where the RSDP lies.
 pub const ACPI_START: u64 = 0xe_0000;
 /// End of the room for ACPI tables.
 pub const ACPI_END: u64 = 0xf_0000;
+/// Where the MP table lies: in the place of the ACPI tables, since it is never there beside them.
+pub const MP_TABLE: u64 = ACPI_START;
 /// Where the SMBIOS entry point lies.
 pub const SMBIOS_START: u64 = 0xf_0000;
 /// End of the firmware area.

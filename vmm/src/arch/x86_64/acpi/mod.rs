@@ -40,8 +40,7 @@ pub const VM_GENERATION_ID: u64 = layout::ACPI_END - 0x1000;
 pub struct Inventory {
     /// vCPUs of the machine; APIC ids count from 0.
     pub vcpus: u8,
-    /// Positions of the virtio devices to announce, ascending; empty when the command line
-    /// announces them.
+    /// Positions of the virtio devices, ascending.
     pub virtio: Vec<Position>,
 }
 
