@@ -161,8 +161,8 @@ fn paused_guest_does_nothing_and_goes_on_as_if_nothing_was() -> Result<()> {
     );
     let complaints = vm
         .guest
-        .run("dmesg | grep -cE 'stall|lockup|unstable|BUG:' || true")?;
-    assert_eq!(complaints, "0");
+        .run("dmesg | grep -E 'stall|lockup|unstable|BUG:' || true")?;
+    assert_eq!(complaints, "");
 
     // A paused guest can be ended, too.
     slot.call(&["pause", "slot1"])?.expect_code(0)?;
