@@ -135,7 +135,7 @@ fn is_unsafe(line: &str) -> bool {
     let code = line.split("//").next().unwrap_or_default();
     ["{", "fn ", "impl ", "extern ", "trait "]
         .iter()
-        .any(|what| code.contains(&format!("unsafe {what}")))
+        .any(|what| code.contains(&["unsafe", what].join(" ")))
 }
 
 #[test]
@@ -176,6 +176,7 @@ fn every_crate_denies_unsafe_code_by_default() -> Result<()> {
 fn modules_say_what_they_are_for() -> Result<()> {
     let silent: Vec<String> = code()?
         .iter()
+        .filter(|(path, _)| !is_test(path) || path.starts_with("tests"))
         .filter(|(_, text)| !text.starts_with("//!") && !text.starts_with("#!"))
         .map(|(path, _)| path.display().to_string())
         .collect();
