@@ -1,6 +1,7 @@
 //! The machine: KVM's half, guest memory, buses and everything attached to them, before and while
 //! it runs.
 
+mod absent;
 mod attach;
 pub mod bus;
 pub mod plan;
@@ -9,9 +10,11 @@ use std::io;
 use std::iter;
 use std::sync::{Arc, Mutex};
 
+use devices::bus::BusDevice;
 use devices::device::{DeviceId, Memory};
+use devices::legacy::i8042::{self, I8042};
 use devices::legacy::serial::SerialPort;
-use devices::legacy::{i8042, ioapic, power};
+use devices::legacy::{ioapic, power};
 use devices::registry::{BuildError, DeviceConfig, HostHandles, Position};
 use devices::transport::MmioTransport;
 use kvm_ioctls::VmFd;
@@ -151,31 +154,33 @@ impl Machine {
             source: io::Error::other(error),
         })?;
         let serial = Arc::new(Mutex::new(port));
+        self.place(
+            ports::SERIAL,
+            devices::legacy::serial::PORTS,
+            serial.clone(),
+        )?;
         let sink = Arc::new(events.clone());
-        let reset: SharedDevice = Arc::new(Mutex::new(i8042::I8042::new(sink.clone())));
-        for (start, length, device) in [
-            (
-                ports::SERIAL,
-                devices::legacy::serial::PORTS,
-                serial.clone() as SharedDevice,
-            ),
-            (ports::I8042, i8042::PORTS, reset),
-        ] {
-            self.pio.insert(u64::from(start), length, device)?;
-        }
+        let reset = I8042::new(sink.clone());
         let power_button = match discovery {
             Discovery::Acpi => {
-                let power: SharedDevice = Arc::new(Mutex::new(power::Power::new(sink)));
-                self.pio
-                    .insert(u64::from(ports::POWER), power::PORTS, power)?;
+                self.place(ports::I8042, i8042::PORTS, shared(reset))?;
+                self.place(ports::POWER, power::PORTS, shared(power::Power::new(sink)))?;
                 Some(self.irqchip.line(ports::GED_GSI)?)
             }
-            Discovery::Cmdline => None,
+            Discovery::Cmdline => {
+                self.place(ports::I8042, i8042::PORTS, shared(absent::Keyboard(reset)))?;
+                self.place(ports::CLOCK, absent::Clock::PORTS, shared(absent::Clock))?;
+                None
+            }
         };
         Ok(LegacyParts {
             serial,
             power_button,
         })
+    }
+
+    fn place(&mut self, port: u16, ports: u64, device: SharedDevice) -> Result<(), BusError> {
+        self.pio.insert(u64::from(port), ports, device)
     }
 
     /// Writes what firmware would have left: ACPI tables or the MP table, and SMBIOS tables. Never
@@ -226,6 +231,10 @@ impl Machine {
             ioapic: self.irqchip.ioapic.clone(),
         }
     }
+}
+
+fn shared(device: impl BusDevice + 'static) -> SharedDevice {
+    Arc::new(Mutex::new(device))
 }
 
 /// Parts of the machine that the running process holds on to.

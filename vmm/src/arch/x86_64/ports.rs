@@ -6,6 +6,8 @@ use super::layout::{MMIO_START, MMIO_STRIDE};
 
 /// First of the eight ports of the 16550 serial console.
 pub const SERIAL: u16 = 0x3f8;
+/// First port of the CMOS clock, which the machine does not have.
+pub const CLOCK: u16 = 0x70;
 /// First port of the keyboard controller, which serves reset only.
 pub const I8042: u16 = 0x60;
 /// First port of the ACPI power registers: sleep, then reset.
