@@ -100,7 +100,8 @@ fn kvm_that_is_absent_withheld_or_something_else_is_31() -> Result<()> {
     let Some(lab) = Lab::enter()? else {
         return Ok(());
     };
-    let slot = lab.slot("net = []\n[data]\nenabled = false\n")?;
+    let slot = lab.slot("")?;
+    slot.write_slot("net = []\n[data]\nenabled = false\n")?;
     let device = slot.path("device");
     File::create(&device)?;
     {
