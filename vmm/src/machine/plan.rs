@@ -125,3 +125,69 @@ fn legacy(id: &str, kind: &'static str, port: u16, gsi: Option<u32>) -> PlannedD
         gsi,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use devices::device::DeviceId;
+    use devices::registry::Position;
+    use devices::rng::RngConfig;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::boot::{BootConfig, BootSource};
+
+    fn config(discovery: Discovery) -> VmConfig {
+        let rng = |position| {
+            DeviceConfig::Rng(RngConfig {
+                id: DeviceId::new(format!("rng{position}")),
+                position: Position(position),
+            })
+        };
+        VmConfig {
+            name: "slot1".to_owned(),
+            vcpus: 1,
+            memory_mib: 256,
+            uuid: Uuid::nil(),
+            boot: BootConfig {
+                source: BootSource::Files {
+                    kernel: "/kernel".into(),
+                    initrd: None,
+                },
+                params: Vec::new(),
+                defaults: Vec::new(),
+                init: None,
+                cache_dir: None,
+            },
+            discovery,
+            devices: vec![rng(12), rng(0)],
+        }
+    }
+
+    fn has_power(plan: &MachinePlan) -> bool {
+        plan.devices.iter().any(|device| device.id == "power")
+    }
+
+    #[test]
+    fn acpi_announces_everything_and_parameters_nothing() {
+        let config = config(Discovery::Acpi);
+        let plan = plan(&config);
+        assert_eq!(plan.extra_params, Vec::<String>::new());
+        assert!(has_power(&plan));
+        assert_eq!(rsdp(&config), acpi::RSDP);
+    }
+
+    #[test]
+    fn without_acpi_parameters_announce_devices_in_order_and_there_is_no_power_button() {
+        let config = config(Discovery::Cmdline);
+        let plan = plan(&config);
+        assert_eq!(
+            plan.extra_params,
+            [
+                "virtio_mmio.device=4K@0xd0000000:8",
+                "virtio_mmio.device=4K@0xd000c000:20"
+            ]
+        );
+        assert!(!has_power(&plan));
+        assert_eq!(rsdp(&config), 0);
+    }
+}
