@@ -112,7 +112,7 @@ fn kvm_that_is_absent_or_withheld_is_31_and_something_else_33() -> Result<()> {
     File::create(&device)?;
     {
         let _nothing = in_place_of_kvm(Path::new("/dev/null"))?;
-        fails(&slot, 33, "KVM API version")?;
+        fails(&slot, 33, "KVM")?;
         slot.call(&["doctor"])?.expect_code(33)?;
     }
     {

@@ -15,7 +15,7 @@ const LINES: u32 = 4_000_000;
 fn sequence() -> Vec<u8> {
     let mut text = String::new();
     for line in 1..=LINES {
-        // Writing to a string can not fail.
+        // Writing to a string cannot fail.
         let _ = writeln!(text, "{line}");
     }
     text.into_bytes()
