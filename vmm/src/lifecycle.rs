@@ -54,12 +54,27 @@ impl fmt::Display for VmState {
 
 /// A step that does not exist.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("The machine is {from}; it can not become {to} from there")]
+#[error("The machine is {from}{}", self.advice())]
 pub struct TransitionError {
     /// State the machine is in.
     pub from: VmState,
     /// State that was asked for.
     pub to: VmState,
+}
+
+impl TransitionError {
+    /// What the state means for what was asked.
+    fn advice(&self) -> &'static str {
+        match (self.from, self.to) {
+            (VmState::Paused, VmState::Pausing) | (VmState::Running, VmState::Resuming) => {
+                " already"
+            }
+            (VmState::Paused, _) => "; resume it first",
+            (VmState::Created | VmState::Booting, _) => "; try again when it runs",
+            (VmState::Stopping, _) => "; its guest is powering off",
+            _ => "; nothing can be asked of it any more",
+        }
+    }
 }
 
 impl VmState {
@@ -126,6 +141,23 @@ mod tests {
         ] {
             state.transition(to).unwrap();
         }
+    }
+
+    #[test]
+    fn refusals_say_what_to_do() {
+        let refused = |mut from: VmState, to| from.transition(to).unwrap_err().to_string();
+        assert_eq!(
+            refused(VmState::Paused, VmState::Pausing),
+            "The machine is paused already"
+        );
+        assert_eq!(
+            refused(VmState::Running, VmState::Resuming),
+            "The machine is running already"
+        );
+        assert_eq!(
+            refused(VmState::Stopping, VmState::Pausing),
+            "The machine is stopping; its guest is powering off"
+        );
     }
 
     #[test]

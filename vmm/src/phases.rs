@@ -15,6 +15,8 @@ pub enum Phase {
     Config,
     /// Guest RAM mapped.
     MemoryMapped,
+    /// Kernel, initrd and parameters found; unpacked as well, when the cache did not have them.
+    KernelFound,
     /// The machine exists in KVM, with its irqchip and vCPUs.
     VmCreated,
     /// Devices built and attached.
@@ -38,6 +40,7 @@ impl Phase {
             Self::Exec => "exec",
             Self::Config => "config",
             Self::MemoryMapped => "memory mapped",
+            Self::KernelFound => "kernel found",
             Self::VmCreated => "vm created",
             Self::DevicesAttached => "devices attached",
             Self::KernelLoaded => "kernel loaded",

@@ -9,6 +9,20 @@ mod sys;
 
 const STOP_SIGNALS: [libc::c_int; 3] = [libc::SIGTERM, libc::SIGINT, libc::SIGHUP];
 
+/// Blocks the stop signals in the calling thread.
+///
+/// # Errors
+/// When the host refuses.
+pub(crate) fn block_stop_signals() -> io::Result<()> {
+    for signal in STOP_SIGNALS {
+        match block_signal(signal) {
+            Ok(()) | Err(vmm_sys_util::signal::Error::SignalAlreadyBlocked(_)) => {}
+            Err(error) => return Err(io::Error::other(error.to_string())),
+        }
+    }
+    Ok(())
+}
+
 /// Delivers the stop signals. They stay blocked in every thread started after this.
 pub(crate) struct StopSignals {
     file: std::fs::File,
@@ -21,12 +35,7 @@ impl StopSignals {
     /// # Errors
     /// When the host refuses.
     pub(crate) fn block() -> io::Result<Self> {
-        for signal in STOP_SIGNALS {
-            match block_signal(signal) {
-                Ok(()) | Err(vmm_sys_util::signal::Error::SignalAlreadyBlocked(_)) => {}
-                Err(error) => return Err(io::Error::other(error.to_string())),
-            }
-        }
+        block_stop_signals()?;
         Ok(Self {
             file: sys::signalfd(&STOP_SIGNALS)?,
         })

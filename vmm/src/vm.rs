@@ -119,8 +119,10 @@ impl Vm {
             console::outbox(events.clone(), phases.clone()).map_err(on("create the console"))?;
         let memory = memory::create(config.memory_mib)?;
         phases.stamp(Phase::MemoryMapped);
+        let payload = boot::open(&config.boot)?;
+        phases.stamp(Phase::KernelFound);
         // From here to `finish`, kernel and initrd are read while KVM and the devices are set up.
-        let loading = Loading::start(config, boot::open(&config.boot)?, &memory, &phases)?;
+        let loading = Loading::start(config, payload, &memory, &phases)?;
         let mut machine = Machine::create(config, memory, options.kvm.finish()?)?;
         phases.stamp(Phase::VmCreated);
         machine.attach_all(&config.devices, host)?;

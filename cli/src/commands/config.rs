@@ -121,7 +121,6 @@ impl Report for Slot {
                 "address",
                 format!("{}, gateway {}", net.guest(), net.gateway()),
             ),
-            ("vsock CID", net.cid().to_string()),
             (
                 "machine",
                 format!(

@@ -10,7 +10,7 @@ use vmm::api::VmInfo;
 
 use super::{CommandError, Context};
 use crate::args::Stop;
-use crate::client::{Ask, Client};
+use crate::client::{Ask, Client, ClientError};
 use crate::exit::Exit;
 
 /// How long a process may take to end once its machine was stopped hard.
@@ -37,15 +37,20 @@ pub(super) fn stop(args: &Stop, context: &Context) -> Result<Exit, CommandError>
 }
 
 fn stop_hard(client: &Client, process: &OwnedFd) -> Result<Exit, CommandError> {
-    client.tell(Ask::Shutdown)?;
-    let ended = wait(process, Some(HARD_STOP_LIMIT));
-    match ended.map_err(CommandError::on("wait for the slot"))? {
-        Ended::Yes => Ok(Exit::Stopped),
-        Ended::No => Err(CommandError::Host {
-            action: "stop the slot: its process does not end; see what it waits for, then kill it",
-            source: io::ErrorKind::TimedOut.into(),
-        }),
+    let told = client.tell(Ask::Shutdown);
+    if let Err(refused @ ClientError::Refused { .. }) = told {
+        return Err(refused.into());
     }
+    let ended = wait(process, Some(HARD_STOP_LIMIT));
+    if ended.map_err(CommandError::on("wait for the slot"))? == Ended::Yes {
+        // Without an answer, too: the process may have ended before it could give one.
+        return Ok(Exit::Stopped);
+    }
+    told?;
+    Err(CommandError::Host {
+        action: "stop the slot: its process does not end; see what it waits for, then kill it",
+        source: io::ErrorKind::TimedOut.into(),
+    })
 }
 
 /// A handle to the process, or nothing when it has just ended. A handle, unlike a number, never

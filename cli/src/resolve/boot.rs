@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use hostnet::slot::SlotNet;
 use serde::Serialize;
 
-use super::params;
+use super::{Nic, params};
 use crate::config::{
     AbsolutePath, BootFile, Discovery, HostFile, Identity, LoadedSlot, Located, Problem, Setting,
 };
@@ -75,7 +75,7 @@ fn discovery_name<S: serde::Serializer>(
 pub(super) fn resolve(
     host: &HostFile,
     loaded: &LoadedSlot,
-    net: &SlotNet,
+    (net, nics): (&SlotNet, &[Nic]),
     problems: &mut Vec<Problem>,
 ) -> Option<Boot> {
     let own = &loaded.file.common.boot;
@@ -96,7 +96,7 @@ pub(super) fn resolve(
     Some(Boot {
         source,
         init: own.init.as_ref().or(preset.init.as_ref()).map(text),
-        params: params::of_slot(net, identity, &given),
+        params: params::of_slot(net, nics, identity, &given),
         defaults: params::defaults(),
         discovery: value(&own.discovery, &preset.discovery),
     })

@@ -88,7 +88,7 @@ impl Slot {
         let net = SlotNet::new(loaded.name.clone(), index);
         let paths = Paths::of(host).slot(&loaded.name, problems);
         let nics = nics::resolve(loaded, &net, problems);
-        let boot = boot::resolve(host, loaded, &net, problems)?;
+        let boot = boot::resolve(host, loaded, (&net, &nics), problems)?;
         let disks = disks::resolve(host, loaded, &paths, &boot, problems);
         let machine = machine(host, loaded);
         let slot = Self {

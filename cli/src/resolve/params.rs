@@ -4,6 +4,7 @@
 
 use hostnet::slot::SlotNet;
 
+use super::Nic;
 use super::boot::tells_identity;
 use crate::config::Identity;
 
@@ -21,10 +22,19 @@ pub(super) fn defaults() -> Vec<String> {
 }
 
 /// The slot's parameters, ours first and `given` last, so that what the user says counts last.
-pub(super) fn of_slot(net: &SlotNet, identity: Identity, given: &[&str]) -> Vec<String> {
+pub(super) fn of_slot(
+    net: &SlotNet,
+    nics: &[Nic],
+    identity: Identity,
+    given: &[&str],
+) -> Vec<String> {
     let mut params = vec![REBOOT.to_owned()];
     if tells_identity(identity) {
-        params.extend(identity_params(net));
+        // A guest without a network card would wait for one.
+        if !nics.is_empty() {
+            params.extend(address_params(net));
+        }
+        params.push(format!("systemd.hostname={}", net.name()));
     }
     let words: Vec<&str> = given
         .iter()
@@ -39,9 +49,9 @@ fn name(param: &str) -> &str {
     param.split('=').next().unwrap_or(param)
 }
 
-/// Address, gateway, host name and name server for `eth0`, in the kernel's own syntax; systemd's
+/// Address, gateway and name server for `eth0`, in the kernel's own syntax; systemd's
 /// network generator and initrds read it as well. Without `net.ifnames=0` udev renames `eth0`.
-fn identity_params(net: &SlotNet) -> [String; 3] {
+fn address_params(net: &SlotNet) -> [String; 2] {
     let gateway = net.gateway();
     [
         format!(
@@ -53,7 +63,6 @@ fn identity_params(net: &SlotNet) -> [String; 3] {
             gateway.addr()
         ),
         "net.ifnames=0".to_owned(),
-        format!("systemd.hostname={}", net.name()),
     ]
 }
 
@@ -67,10 +76,27 @@ mod tests {
         SlotNet::new(name, index)
     }
 
+    fn card() -> [Nic; 1] {
+        [Nic {
+            id: "net0".to_owned(),
+            position: 8,
+            tap: "vm-slot1".parse().unwrap(),
+            bridge: None,
+            mac: [2, 0, 0, 0, 0, 1],
+            mtu: None,
+        }]
+    }
+
+    #[test]
+    fn a_slot_without_a_card_has_a_name_but_no_address() {
+        let params = of_slot(&slot1(), &[], Identity::KernelParams, &[]);
+        assert_eq!(params, ["reboot=k", "systemd.hostname=slot1"]);
+    }
+
     #[test]
     fn a_slot_tells_its_guest_who_it_is() {
         assert_eq!(
-            of_slot(&slot1(), Identity::KernelParams, &[]).join(" "),
+            of_slot(&slot1(), &card(), Identity::KernelParams, &[]).join(" "),
             "reboot=k \
              ip=10.1.0.2::10.1.0.1:255.255.255.0:slot1:eth0:off:10.1.0.1 \
              net.ifnames=0 systemd.hostname=slot1"
@@ -79,13 +105,18 @@ mod tests {
 
     #[test]
     fn without_identity_only_the_machine_speaks() {
-        let params = of_slot(&slot1(), Identity::None, &[]);
+        let params = of_slot(&slot1(), &card(), Identity::None, &[]);
         assert_eq!(params, ["reboot=k"]);
     }
 
     #[test]
     fn what_the_user_sets_replaces_ours_and_comes_last() {
-        let params = of_slot(&slot1(), Identity::None, &["quiet panic=5", "reboot=a"]);
+        let params = of_slot(
+            &slot1(),
+            &card(),
+            Identity::None,
+            &["quiet panic=5", "reboot=a"],
+        );
         assert_eq!(params, ["quiet", "panic=5", "reboot=a"]);
     }
 }

@@ -6,8 +6,8 @@
 //! | `PUT /v1/vm/pause` | 204 once nothing of the guest runs |
 //! | `PUT /v1/vm/resume` | 204 |
 //! | `PUT /v1/vm/power-button` | 204: the button is pressed, the guest decides |
-//! | `PUT /v1/vm/reset` | 204: the machine ends as if the guest had rebooted |
-//! | `PUT /v1/vm/shutdown` | 204: the machine ends now, without the guest's consent |
+//! | `PUT /v1/vm/reset` | 204, or no answer any more: the machine ends as if the guest had rebooted |
+//! | `PUT /v1/vm/shutdown` | 204, or no answer any more: the machine ends now, without the guest's consent |
 //!
 //! Anything else is 404 or 405; a request that the machine's state does not allow is 409,
 //! and so is a press of a power button that is not there. Errors carry an [`ErrorBody`].

@@ -4,13 +4,14 @@ use std::convert::Infallible;
 use std::io;
 use std::os::unix::net::UnixListener;
 use std::thread;
+use std::time::Duration;
 
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{ALLOW, CONTENT_TYPE};
 use hyper::service::service_fn;
 use hyper::{Method, Request as HttpRequest, Response, StatusCode};
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::sync::oneshot;
 
 use super::{ErrorBody, Reply, Request, RequestError, Verb};
@@ -18,6 +19,12 @@ use crate::events::{Event, EventSender};
 
 /// Most connections served at once; more wait in the socket's backlog.
 const MAX_CONNECTIONS: usize = 16;
+
+/// How long a connection may go without asking for anything.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long to wait when the host has no descriptor to spare for a connection.
+const BREATHER: Duration = Duration::from_millis(100);
 
 /// The running server. Its thread ends with the process.
 #[derive(Debug)]
@@ -36,6 +43,7 @@ pub fn serve(listener: UnixListener, events: EventSender) -> io::Result<ApiServe
         .spawn(move || {
             let served = tokio::runtime::Builder::new_current_thread()
                 .enable_io()
+                .enable_time()
                 .build()
                 .and_then(|runtime| runtime.block_on(accept(listener, events)));
             if let Err(error) = served {
@@ -52,13 +60,23 @@ async fn accept(listener: UnixListener, events: EventSender) -> io::Result<()> {
         let Ok(place) = places.clone().acquire_owned().await else {
             return Ok(());
         };
-        let (stream, _) = listener.accept().await?;
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::warn!(%error, "control socket could not take a connection");
+                tokio::time::sleep(BREATHER).await;
+                continue;
+            }
+        };
         let events = events.clone();
         tokio::spawn(async move {
             let service = service_fn(move |request| answer(request, events.clone()));
             let served = hyper::server::conn::http1::Builder::new()
                 // A client may say that it has asked for all it wants, and still wait for the answer.
                 .half_close(true)
+                // A client that asks for nothing must not keep its place.
+                .timer(TokioTimer::new())
+                .header_read_timeout(PATIENCE)
                 .serve_connection(TokioIo::new(stream), service)
                 .await;
             if let Err(error) = served {

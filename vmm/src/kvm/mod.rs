@@ -9,6 +9,7 @@ use kvm_ioctls::{Cap, Kvm, VmFd};
 use vm_memory::{Address, GuestMemoryBackend, GuestMemoryRegion};
 
 use crate::arch;
+use crate::signals;
 use devices::device::Memory;
 
 mod sys;
@@ -139,6 +140,8 @@ impl Opening {
         let thread = thread::Builder::new()
             .name("kvm".to_owned())
             .spawn(move || {
+                // They are the control thread's, once there is one.
+                let _ = signals::block_stop_signals();
                 let kvm = open(policy)?;
                 Ok(Opened {
                     vm: Arc::new(create_vm(&kvm)?),
@@ -150,7 +153,7 @@ impl Opening {
         Ok(Self { thread })
     }
 
-    /// Waits for it.
+    /// Waits for the machine.
     ///
     /// # Errors
     /// When KVM is absent, closed to this user, too old, barred by the policy, or refuses.
