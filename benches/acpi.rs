@@ -14,6 +14,7 @@ fn main() {
         ("build_6_vcpus_16_devices", 6, MAX_POSITION + 1),
     ] {
         let inventory = Inventory {
+            generation: Default::default(),
             vcpus,
             virtio: (0..devices).map(Position).collect(),
         };

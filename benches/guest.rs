@@ -79,7 +79,7 @@ impl Guest {
     /// image. Everything is written to `dir`.
     ///
     /// # Errors
-    /// When cargo does not build it or a file can not be written.
+    /// When cargo does not build it or a file cannot be written.
     pub fn large(dir: &Path) -> Result<Self, GuestError> {
         let programs = build()?;
         let kernel = dir.join("vmlinux");

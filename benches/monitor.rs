@@ -79,7 +79,7 @@ impl Monitor {
     /// The command line that boots `guest`; what it refers to is written to `dir`.
     ///
     /// # Errors
-    /// When a file can not be written.
+    /// When a file cannot be written.
     pub fn command(&self, guest: &Guest, dir: &Path) -> io::Result<Vec<OsString>> {
         let mut words = vec![self.program.clone().into_os_string()];
         match self.kind {

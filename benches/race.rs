@@ -28,7 +28,7 @@ pub struct Boot {
 /// Boots once. The exit status is not looked at: monitors differ in what they call a reset.
 ///
 /// # Errors
-/// When the process can not be started, or the guest's mark does not appear on its standard output.
+/// When the process cannot be started, or the guest's mark does not appear on its standard output.
 pub fn boot(command: &[OsString]) -> io::Result<Boot> {
     let (program, args) = command.split_first().ok_or(io::ErrorKind::InvalidInput)?;
     let mut prepared = Command::new(program);

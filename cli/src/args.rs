@@ -229,7 +229,7 @@ pub(crate) enum NetCommand {
 /// `doctor`
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Exit code 0: slots can run here. 31: something is missing. 33: KVM can not run guests here.
+    after_help = "Exit code 0: slots can run here. 31: something is missing. 33: KVM cannot run guests here.
 
 Examples:
   slotvmm doctor

@@ -27,7 +27,7 @@ pub(crate) enum Exit {
     Host = 31,
     /// Someone else uses a disk.
     DiskLocked = 32,
-    /// KVM on this host can not run the guest.
+    /// KVM on this host cannot run the guest.
     CannotRun = 33,
 }
 

@@ -40,7 +40,7 @@ impl RunDir {
     /// Makes the directory when needed, and claims it.
     ///
     /// # Errors
-    /// When another process runs the slot, or the directory can not be made.
+    /// When another process runs the slot, or the directory cannot be made.
     pub(crate) fn claim(paths: &SlotPaths) -> Result<Self, RunDirError> {
         let dir = &paths.run_dir;
         if let Some(parent) = dir.parent() {
@@ -83,7 +83,7 @@ impl RunDir {
     /// Binds both sockets, in place of what a killed process may have left.
     ///
     /// # Errors
-    /// When a socket can not be bound.
+    /// When a socket cannot be bound.
     pub(crate) fn bind(&self) -> Result<Sockets, RunDirError> {
         Ok(Sockets {
             control: bind(&self.control)?,
@@ -143,7 +143,7 @@ fn place(action: &'static str, path: &Path) -> impl Fn(io::Error) -> RunDirError
     }
 }
 
-/// Why a slot's directory can not be claimed.
+/// Why a slot's directory cannot be claimed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RunDirError {
     /// The slot runs already.

@@ -1,6 +1,6 @@
 //! `config check`, `config show` and `run --dry-run` as a user sees them.
 
-#![expect(clippy::unwrap_used, reason = "a test that can not go on has failed")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod common;
 

@@ -1,6 +1,6 @@
 //! `console` on a terminal and as a pipe, against a socket that a test serves.
 
-#![expect(clippy::unwrap_used, reason = "a test that can not go on has failed")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod common;
 

@@ -1,6 +1,6 @@
 //! What clients of the control socket do when the other side is not what they expect.
 
-#![expect(clippy::unwrap_used, reason = "a test that can not go on has failed")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod common;
 

@@ -1,7 +1,7 @@
 //! Making a data image when the host does not play along. The slots here have no tap, so a run
 //! that gets past its disks ends with 31 and says so.
 
-#![expect(clippy::unwrap_used, reason = "a test that can not go on has failed")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod common;
 
@@ -14,7 +14,7 @@ use common::{Ended, Host};
 const NO_TAP: &str = "Tap vm-slot1 does not exist";
 
 /// Runs slot1 in a mount namespace whose state directory is a file system mounted with `options`;
-/// nothing where that can not be had.
+/// nothing where that cannot be had.
 fn run_on(host: &Host, options: &str) -> Option<(Ended, Vec<String>)> {
     let script = "mount -t tmpfs -o $1 tmpfs $2 || exit 99
         $3 run slot1

@@ -1,7 +1,7 @@
 //! Bad input that is found before there is a machine: one clear error, the documented exit code,
 //! and nothing left behind. Needs no KVM.
 
-#![expect(clippy::unwrap_used, reason = "a test that can not go on has failed")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod common;
 

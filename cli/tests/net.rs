@@ -1,6 +1,6 @@
 //! `net` and taps in a network namespace of their own. Needs root.
 
-#![expect(clippy::unwrap_used, reason = "a test that can not go on has failed")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod common;
 
@@ -9,7 +9,7 @@ use std::process::Command;
 use common::{Ended, Host};
 
 /// Runs a script with `slotvmm` in the path, in a fresh network namespace that has its own `/sys`;
-/// nothing where that can not be had.
+/// nothing where that cannot be had.
 fn in_namespace(host: &Host, script: &str) -> Option<Ended> {
     let namespace = |script: &str| {
         let binary = std::path::Path::new(env!("CARGO_BIN_EXE_slotvmm"));
@@ -165,7 +165,7 @@ fn each_unfit_tap_has_its_own_error_and_31() {
         return;
     };
     if ended.stderr.contains("Failed to open /dev/net/tun") {
-        eprintln!("skipped: other users can not open /dev/net/tun here");
+        eprintln!("skipped: other users cannot open /dev/net/tun here");
         return;
     }
     ended.failed_with(

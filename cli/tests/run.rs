@@ -1,7 +1,7 @@
 //! `run` with a kernel of a few instructions, on any KVM that answers: no hardware virtualisation
 //! is needed for so little.
 
-#![expect(clippy::unwrap_used, reason = "a test that can not go on has failed")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod common;
 
@@ -19,14 +19,14 @@ const RESET: &[u8] = &[0xb0, 0xfe, 0xe6, 0x64, 0xf4];
 /// `jmp $`
 const SPIN: &[u8] = &[0xeb, 0xfe];
 
-/// A host with a slot that runs `code`, or nothing where KVM can not be used.
+/// A host with a slot that runs `code`, or nothing where KVM cannot be used.
 fn host(code: &[&[u8]]) -> Option<Host> {
     let kvm = std::fs::OpenOptions::new()
         .read(true)
         .write(true)
         .open("/dev/kvm");
     if let Err(error) = kvm {
-        eprintln!("skipped: /dev/kvm can not be opened: {error}");
+        eprintln!("skipped: /dev/kvm cannot be opened: {error}");
         return None;
     }
     let host = Host::with_kernel(&code.concat());

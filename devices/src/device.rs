@@ -135,7 +135,7 @@ pub trait VirtioDevice: Send {
     /// The device's own state, without what the transport saves. Only while stopped.
     ///
     /// # Errors
-    /// When the device is active, or can not be saved at all.
+    /// When the device is active, or cannot be saved at all.
     fn save(&self) -> Result<StateBlob, StateError>;
 }
 
@@ -145,7 +145,7 @@ pub enum ActivateError {
     /// `activate` came twice without a `stop`.
     #[error("Device is already active")]
     AlreadyActive,
-    /// The driver left a queue disabled that the device can not do without.
+    /// The driver left a queue disabled that the device cannot do without.
     #[error("Driver enabled {enabled} queues, the device needs {needed}")]
     MissingQueues {
         /// Queues the driver enabled.

@@ -21,7 +21,7 @@ pub enum QueueFault {
         /// What was wrong with it.
         reason: &'static str,
     },
-    /// Guest memory named by a chain can not be accessed.
+    /// Guest memory named by a chain cannot be accessed.
     #[error("Queue {queue}: buffer outside guest memory")]
     Memory {
         /// Index of the queue.

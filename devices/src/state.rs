@@ -20,7 +20,7 @@ impl StateBlob {
     /// Encodes `state`.
     ///
     /// # Errors
-    /// When it can not be encoded.
+    /// When it cannot be encoded.
     pub fn encode<T: Serialize>(kind: &str, version: u16, state: &T) -> Result<Self, StateError> {
         let bytes = postcard::to_stdvec(state).map_err(|source| StateError::Encode {
             kind: kind.to_owned(),

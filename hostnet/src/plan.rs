@@ -99,7 +99,7 @@ impl fmt::Display for Operation {
 /// The operations that bring `observed` to `desired`; none when nothing is to do.
 ///
 /// # Errors
-/// When a name is taken by something that can not serve.
+/// When a name is taken by something that cannot serve.
 pub fn to_apply(desired: &Desired, observed: &Observed) -> Result<Vec<Operation>, PlanError> {
     let mut operations = Vec::new();
     plan_bridge(desired, observed.bridge.as_ref(), &mut operations)?;

@@ -15,7 +15,7 @@ const TUN: &str = "/dev/net/tun";
 /// Opens the existing tap `name` for a VMM: Ethernet frames with a virtio header in front.
 ///
 /// # Errors
-/// When there is no such tap, or it can not be opened; see [`TapError`]. Never creates one.
+/// When there is no such tap, or it cannot be opened; see [`TapError`]. Never creates one.
 pub fn open(name: &InterfaceName) -> Result<OwnedFd, TapError> {
     // Attaching to an absent name would create it, for a process that may.
     if index_of(name).is_none() {
@@ -119,7 +119,7 @@ fn attribute(name: &InterfaceName, attribute: &str) -> Option<String> {
     Some(text.trim().to_owned())
 }
 
-/// Why a tap can not be used.
+/// Why a tap cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum TapError {
     /// There is no such interface.
@@ -135,7 +135,7 @@ pub enum TapError {
         #[source]
         source: io::Error,
     },
-    /// The driver's device can not be opened.
+    /// The driver's device cannot be opened.
     #[error("Failed to open {TUN}: the user that runs slots needs read and write permission")]
     Driver {
         /// What the host said.

@@ -132,7 +132,7 @@ impl Control {
                 tracing::warn!(signal, "second stop signal: the guest is stopped hard");
                 self.end(Ok(Outcome::Killed));
             } else if let Err(error) = self.press() {
-                tracing::warn!(signal, %error, "the guest can not be asked: it is stopped hard");
+                tracing::warn!(signal, %error, "the guest cannot be asked: it is stopped hard");
                 self.end(Ok(Outcome::Killed));
             }
         }

@@ -23,7 +23,7 @@ pub enum Event {
         /// Which one.
         vcpu: u8,
     },
-    /// A vCPU can not go on for a reason on the host's side.
+    /// A vCPU cannot go on for a reason on the host's side.
     VcpuFailed {
         /// Which one.
         vcpu: u8,

@@ -32,7 +32,7 @@ pub enum VmState {
     Stopping,
     /// The guest has ended.
     Stopped,
-    /// The host can not run the guest any further.
+    /// The host cannot run the guest any further.
     Failed,
 }
 

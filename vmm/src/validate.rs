@@ -52,7 +52,7 @@ pub enum ConfigError {
 }
 
 impl VmConfig {
-    /// Checks what a machine can not be built without.
+    /// Checks what a machine cannot be built without.
     ///
     /// # Errors
     /// Names the first thing that is out of range or there twice.

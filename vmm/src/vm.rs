@@ -77,8 +77,8 @@ pub enum BootError {
 /// Why a running machine could not go on.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    /// A vCPU can not run.
-    #[error("vCPU {vcpu} can not go on: {reason}")]
+    /// A vCPU cannot run.
+    #[error("vCPU {vcpu} cannot go on: {reason}")]
     Vcpu {
         /// Which one.
         vcpu: u8,
@@ -168,7 +168,7 @@ impl Vm {
     /// Lets the guest run until it ends, and serves signals and the control socket meanwhile.
     ///
     /// # Errors
-    /// When the host can not run the guest any further. Everything is stopped then, too.
+    /// When the host cannot run the guest any further. Everything is stopped then, too.
     pub fn run(self) -> Result<Outcome, RunError> {
         control::run(self.running, self.queue, self.signals)
     }

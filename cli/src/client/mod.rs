@@ -130,7 +130,7 @@ impl Client {
     }
 }
 
-/// Says why a socket of a slot can not be connected to. A socket that nobody listens on is what a
+/// Says why a socket of a slot cannot be connected to. A socket that nobody listens on is what a
 /// killed process left.
 pub(crate) fn no_socket(
     kind: &'static str,

@@ -161,7 +161,7 @@ fn directory(what: &str, path: &Path, absent: Absent) -> Check {
     if path.is_dir() {
         return match rustix::fs::access(path, rustix::fs::Access::WRITE_OK) {
             Ok(()) => Check::good(what, shown.to_string()),
-            Err(_) => Check::note(what, format!("{shown}: this user can not write there")),
+            Err(_) => Check::note(what, format!("{shown}: this user cannot write there")),
         };
     }
     match absent {

@@ -26,17 +26,17 @@ pub(crate) enum CommandError {
     /// The configuration is wrong.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// A disk can not be used.
+    /// A disk cannot be used.
     #[error(transparent)]
     Disk(#[from] DiskError),
-    /// A tap can not be opened.
+    /// A tap cannot be opened.
     #[error(transparent)]
     Tap(#[from] TapError),
     /// An open tap does not suit.
     #[error(transparent)]
     TapSettings(#[from] devices::net::TapError),
-    /// The slot's directory can not be claimed.
-    #[error("{slot} can not be run")]
+    /// The slot's directory cannot be claimed.
+    #[error("{slot} cannot be run")]
     RunDir {
         /// The slot.
         slot: SlotName,
@@ -44,22 +44,22 @@ pub(crate) enum CommandError {
         #[source]
         source: RunDirError,
     },
-    /// The kernel can not be found.
+    /// The kernel cannot be found.
     #[error(transparent)]
     Open(#[from] vmm::boot::OpenError),
     /// The machine does not boot.
     #[error(transparent)]
     Boot(#[from] BootError),
-    /// The machine can not go on.
+    /// The machine cannot go on.
     #[error(transparent)]
     Run(#[from] RunError),
-    /// A running slot can not be asked.
+    /// A running slot cannot be asked.
     #[error(transparent)]
     Client(#[from] ClientError),
-    /// The network can not be looked at.
+    /// The network cannot be looked at.
     #[error(transparent)]
     Inspect(#[from] InspectError),
-    /// The network can not become what it should be.
+    /// The network cannot become what it should be.
     #[error(transparent)]
     NetPlan(#[from] PlanError),
     /// The network was not changed.
@@ -152,6 +152,7 @@ fn of_kvm(error: &KvmError) -> Exit {
     match error {
         KvmError::NoHardware | KvmError::Version { .. } | KvmError::Lacks { .. } => Exit::CannotRun,
         KvmError::Absent(_)
+        | KvmError::Foreign(_)
         | KvmError::Denied(_)
         | KvmError::Open(_)
         | KvmError::Operation { .. } => Exit::Host,

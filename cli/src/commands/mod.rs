@@ -94,7 +94,7 @@ fn name(argument: &str) -> Result<SlotName, NameError> {
 /// Does what was asked.
 ///
 /// # Errors
-/// When it can not be done; the error knows its exit code.
+/// When it cannot be done; the error knows its exit code.
 pub(crate) fn dispatch(command: &Command, context: &Context) -> Result<Exit, CommandError> {
     match command {
         Command::Run(args) if args.dry_run => dry_run::dry_run(args, context),

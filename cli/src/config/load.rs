@@ -47,7 +47,7 @@ impl ConfigDir {
     /// Reads `host.toml` or `host.json`; an absent one is empty.
     ///
     /// # Errors
-    /// When the file can not be read, both exist, or its content is wrong.
+    /// When the file cannot be read, both exist, or its content is wrong.
     pub(crate) fn host(&self) -> Result<HostFile, ConfigError> {
         match self.find(&self.path, "host")? {
             Some(path) => read(&path, HostFile::read),
@@ -93,7 +93,7 @@ impl ConfigDir {
     /// Names of all slots that have a file, sorted. A file with another extension is ignored.
     ///
     /// # Errors
-    /// When the directory can not be listed, or a file's name is no slot name.
+    /// When the directory cannot be listed, or a file's name is no slot name.
     pub(crate) fn slot_names(&self) -> Result<Vec<SlotName>, ConfigError> {
         let dir = self.path.join("slots");
         let unreadable = |source| ConfigError::Read {
@@ -215,7 +215,7 @@ fn read_text(path: &Path) -> Result<String, ConfigError> {
 /// Why a configuration was not accepted.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ConfigError {
-    /// A file or directory can not be read.
+    /// A file or directory cannot be read.
     #[error("Failed to read configuration {}", path.display())]
     Read {
         /// The file.

@@ -1,4 +1,4 @@
-//! Reads typed values out of a [`Node`] and reports everything it can not use.
+//! Reads typed values out of a [`Node`] and reports everything it cannot use.
 //!
 //! A [`Table`] remembers each key it was asked for. [`Table::finish`] reports the others, so the
 //! list of known keys can never drift from the code that reads them.

@@ -151,7 +151,7 @@ impl Relay {
         if let Some(terminal) = &self.terminal {
             terminal.lower();
         }
-        // SIGTSTP is blocked here, SIGSTOP can not be; this returns after SIGCONT.
+        // SIGTSTP is blocked here, SIGSTOP cannot be; this returns after SIGCONT.
         raise(Signal::SIGSTOP)?;
         if let Some(terminal) = &self.terminal {
             terminal.raise()?;

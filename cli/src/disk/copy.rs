@@ -20,7 +20,7 @@ const CHUNK: u64 = 16 << 20;
 /// Opens the template and checks that it fits.
 ///
 /// # Errors
-/// When it can not be read, is no image, or is larger than the size that was asked for.
+/// When it cannot be read, is no image, or is larger than the size that was asked for.
 pub(super) fn open_template(
     disk: &Disk,
     create: &Create,
@@ -129,7 +129,7 @@ fn copy_range(
             Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
             Ok(_) => progress.set_position(write_at),
             Err(Errno::INTR) => {}
-            // Old kernels and some pairs of file systems can not; then it goes through memory.
+            // Old kernels and some pairs of file systems cannot; then it goes through memory.
             Err(Errno::XDEV | Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => {
                 let mut buffer = vec![0; wanted.min(1 << 20)];
                 from.read_exact_at(&mut buffer, read_at)?;

@@ -27,7 +27,7 @@ const ATTEMPTS: usize = 8;
 /// Makes, locks and returns the image.
 ///
 /// # Errors
-/// When it can not be made. Nothing of it is left then.
+/// When it cannot be made. Nothing of it is left then.
 pub(super) fn create(disk: &Disk, create: &Create) -> Result<File, DiskError> {
     check(disk, create)?;
     let directory = MadeDirectory::ensure(disk, create)?;

@@ -19,7 +19,7 @@ pub(crate) use self::holder::Holder;
 pub(crate) use self::lock::{Locking, try_lock};
 pub(crate) use self::open::{Presence, inspect, open};
 
-/// Why a disk can not be used.
+/// Why a disk cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum DiskError {
     /// The image is absent, and nothing says how to make it.

@@ -15,7 +15,7 @@ const SECTOR: u64 = 512;
 /// Opens and locks a disk's image, and makes it first when that is configured and it is absent.
 ///
 /// # Errors
-/// When the image can not be used; see [`DiskError`]. Nothing new is left behind then.
+/// When the image cannot be used; see [`DiskError`]. Nothing new is left behind then.
 pub(crate) fn open(disk: &Disk) -> Result<File, DiskError> {
     let file = match (open_existing(disk)?, &disk.create) {
         (Some(file), _) => file,

@@ -106,7 +106,7 @@ pub(super) fn resolve(
 
 fn data(preset: &DataFile, own: &DataFile, paths: &SlotPaths, problems: &mut Vec<Problem>) -> Disk {
     if let Some(path) = &preset.path {
-        problems.push(path.problem("one image can not serve every slot: set it in a slot's file"));
+        problems.push(path.problem("one image cannot serve every slot: set it in a slot's file"));
     }
     let path = own.path.as_ref().map(|path| path.value.0.clone());
     let template = own.template.as_ref().or(preset.template.as_ref());

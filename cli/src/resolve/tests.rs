@@ -204,7 +204,7 @@ fn one_preset_image_for_every_slot_is_refused() {
     let host = format!("{HOST}[defaults.data]\npath = \"/d\"\n");
     let error = resolve("slot1", &host, "").unwrap_err();
     assert!(
-        error.contains("one image can not serve every slot"),
+        error.contains("one image cannot serve every slot"),
         "{error}"
     );
 }

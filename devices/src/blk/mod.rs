@@ -9,7 +9,7 @@
 //! - A read-only disk refuses writes by the image's open mode and again in the request path.
 //! - A chain without header or status byte, a buffer outside guest memory and a head used again
 //!   while in flight are driver faults: the device asks for a reset and leaves the queue alone.
-//! - Anything else that can not be done is a status byte: `IOERR` or `UNSUPP`.
+//! - Anything else that cannot be done is a status byte: `IOERR` or `UNSUPP`.
 //!
 //! Not here: image formats, several queues, rate limits.
 

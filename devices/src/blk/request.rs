@@ -93,7 +93,7 @@ pub(super) struct Parsed {
 }
 
 impl Layout {
-    /// Reads a chain of queue `queue`. The header is copied once, so the driver can not change it
+    /// Reads a chain of queue `queue`. The header is copied once, so the driver cannot change it
     /// between check and use.
     ///
     /// # Errors
@@ -139,7 +139,7 @@ impl Layout {
         self.writable.clear();
         self.extents.clear();
         let malformed = |reason| QueueFault::Malformed { queue, reason };
-        // The iterator ends early on a descriptor it can not follow; the flag of the last one it
+        // The iterator ends early on a descriptor it cannot follow; the flag of the last one it
         // gave then still says that there is a next.
         let mut incomplete = true;
         for (count, descriptor) in chain.enumerate() {

@@ -352,7 +352,7 @@ fn submit_fault(queue: u16, error: SubmitError) -> QueueFault {
         SubmitError::Memory { source, .. } => QueueFault::Memory { queue, source },
         SubmitError::Busy { .. } | SubmitError::NoSuchTag { .. } => QueueFault::Malformed {
             queue,
-            reason: "head can not be used",
+            reason: "head cannot be used",
         },
     }
 }

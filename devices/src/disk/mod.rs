@@ -45,7 +45,7 @@ pub struct Segment {
 /// What happens to an [`Extent`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ExtentAction {
-    /// Its content is not needed any more; a backing that can not free it keeps it.
+    /// Its content is not needed any more; a backing that cannot free it keeps it.
     Discard,
     /// It reads as zeroes from then on, and its space is freed where the backing can.
     Punch,

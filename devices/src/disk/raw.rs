@@ -161,7 +161,7 @@ impl AsFd for RawDisk {
     }
 }
 
-/// Whether the host can not do this at all, as opposed to having failed at it.
+/// Whether the host cannot do this at all, as opposed to having failed at it.
 pub(super) fn is_unsupported(error: &io::Error) -> bool {
     let errno = error.raw_os_error().map(Errno::from_raw_os_error);
     matches!(
@@ -197,7 +197,7 @@ pub enum RawDiskError {
     /// It is a directory, a pipe or the like.
     #[error("Image is neither a regular file nor a block device; name a raw image")]
     Kind,
-    /// It was opened with a flag that disk I/O can not use.
+    /// It was opened with a flag that disk I/O cannot use.
     #[error("Image is open with {mode}; open it for reading, or for reading and writing")]
     Mode {
         /// The flag.

@@ -63,7 +63,7 @@ pub enum TapError {
         #[source]
         source: io::Error,
     },
-    /// The tap was opened in a form that frames can not be exchanged in.
+    /// The tap was opened in a form that frames cannot be exchanged in.
     #[error(
         "Tap was opened with flags {flags:#x}, expected IFF_TAP, IFF_NO_PI and IFF_VNET_HDR ({expected:#x})"
     )]
@@ -119,7 +119,7 @@ impl Tap {
     /// offloads are ignored. For tests and benchmarks on machines where no tap can be made.
     ///
     /// # Errors
-    /// When the descriptor can not be made non-blocking.
+    /// When the descriptor cannot be made non-blocking.
     #[cfg(any(test, feature = "test-utils"))]
     pub fn over_datagrams(fd: OwnedFd) -> Result<Self, TapError> {
         let tap = Self {

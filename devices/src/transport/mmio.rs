@@ -142,7 +142,7 @@ impl MmioTransport {
         Ok(())
     }
 
-    /// The queues of a stopped device, which can not be resumed after this.
+    /// The queues of a stopped device, which cannot be resumed after this.
     #[cfg(test)]
     pub(super) fn take_paused(&mut self) -> Option<Vec<ActiveQueue>> {
         match std::mem::replace(&mut self.activity, Activity::Idle) {
@@ -241,7 +241,7 @@ impl Drop for MmioTransport {
 /// Why `DRIVER_OK` did not start the device.
 #[derive(Debug, thiserror::Error)]
 enum StartError {
-    #[error("Driver configured a queue that can not be used")]
+    #[error("Driver configured a queue that cannot be used")]
     Queue(#[source] QueueConfigError),
     #[error("Device refused to start")]
     Activate(#[source] ActivateError),

@@ -8,7 +8,7 @@ pub const DRIVER: u32 = 2;
 pub const DRIVER_OK: u32 = 4;
 /// The features are agreed on.
 pub const FEATURES_OK: u32 = 8;
-/// The device can not go on until it is reset.
+/// The device cannot go on until it is reset.
 pub const DEVICE_NEEDS_RESET: u32 = 0x40;
 /// The driver gave up.
 pub const FAILED: u32 = 0x80;

@@ -276,7 +276,7 @@ impl MutEventSubscriber for Hub {
             .try_for_each(|events| ops.add(events).map_err(io::Error::other))
             .and_then(|()| tokens.iter().try_for_each(|token| self.watch(*token, ops)));
         if let Err(error) = added {
-            tracing::error!(%error, "console can not wait for events");
+            tracing::error!(%error, "console cannot wait for events");
             self.finished = true;
         }
     }

@@ -17,7 +17,7 @@ mod sys;
 /// KVM's API version; stable since Linux 2.6.22.
 const API_VERSION: i32 = 12;
 
-/// Why the host can not run a machine.
+/// Why the host cannot run a machine.
 #[derive(Debug, thiserror::Error)]
 pub enum KvmError {
     /// There is no KVM device.
@@ -33,6 +33,9 @@ pub enum KvmError {
     /// The device does not open.
     #[error("Failed to open /dev/kvm")]
     Open(#[source] io::Error),
+    /// Something else has the device's name.
+    #[error("/dev/kvm is not KVM's device; remove what was put in its place")]
+    Foreign(#[source] io::Error),
     /// Not a KVM that this program knows.
     #[error("KVM API version is {found}, expected {API_VERSION}")]
     Version {
@@ -47,7 +50,7 @@ pub enum KvmError {
     },
     /// KVM works, but without hardware virtualisation: a distribution kernel would run for hours.
     #[error(
-        "This host's processor offers no hardware virtualisation (neither vmx nor svm), so its /dev/kvm can not run \
+        "This host's processor offers no hardware virtualisation (neither vmx nor svm), so its /dev/kvm cannot run \
          a distribution kernel; use a machine with it, or enable nested virtualisation around this one"
     )]
     NoHardware,
@@ -100,6 +103,9 @@ pub fn open(policy: HostPolicy) -> Result<Kvm, KvmError> {
         }
     })?;
     let found = kvm.get_api_version();
+    if found < 0 {
+        return Err(KvmError::Foreign(io::Error::last_os_error()));
+    }
     if found != API_VERSION {
         return Err(KvmError::Version { found });
     }

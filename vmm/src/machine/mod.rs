@@ -18,6 +18,7 @@ use devices::legacy::{ioapic, power};
 use devices::registry::{BuildError, DeviceConfig, HostHandles, Position};
 use devices::transport::MmioTransport;
 use kvm_ioctls::VmFd;
+use uuid::Uuid;
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::arch::cpuid::Topology;
@@ -194,8 +195,12 @@ impl Machine {
         let positions = self.attached.iter().map(|device| device.position);
         match config.discovery {
             Discovery::Acpi => {
-                let virtio = positions.collect();
-                acpi::write(&self.memory, &acpi::Inventory { vcpus, virtio })?;
+                let inventory = acpi::Inventory {
+                    generation: Uuid::new_v4(),
+                    vcpus,
+                    virtio: positions.collect(),
+                };
+                acpi::write(&self.memory, &inventory)?;
             }
             Discovery::Cmdline => {
                 let pins = iter::once(ports::SERIAL_GSI).chain(positions.map(ports::virtio_gsi));

@@ -2,7 +2,7 @@
 //!
 //! The page cache answers most of them. A plain call then costs what the ring costs for a read,
 //! and several times less for a buffered write, which the kernel hands to a worker thread on
-//! filesystems that can not promise not to block (ext4). What would block goes to the ring, and
+//! filesystems that cannot promise not to block (ext4). What would block goes to the ring, and
 //! so do writes for a while after one that did block.
 
 use std::io;

@@ -39,7 +39,7 @@ pub(crate) enum RingOp {
 /// The ring.
 ///
 /// Invariant: while a tag is `busy`, its row in `buffers` is not touched, and the table outlives
-/// the ring's last operation: `drop` waits for them all, and leaks the mapping when it can not.
+/// the ring's last operation: `drop` waits for them all, and leaks the mapping when it cannot.
 pub(crate) struct Ring {
     ring: IoUring,
     buffers: BufferTable,

@@ -1,4 +1,4 @@
-//! The DSDT: devices a driver can not find by itself. Order of devices = order of probing.
+//! The DSDT: devices a driver cannot find by itself. Order of devices = order of probing.
 
 use acpi_tables::Aml;
 use acpi_tables::aml::{

@@ -18,6 +18,8 @@ use devices::legacy::power;
 use devices::registry::Position;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryError};
 
+use uuid::Uuid;
+
 use super::{layout, ports};
 
 const OEM_ID: [u8; 6] = *b"SLTVMM";
@@ -38,6 +40,9 @@ pub const VM_GENERATION_ID: u64 = layout::ACPI_END - 0x1000;
 /// What the tables depend on.
 #[derive(Debug, Clone)]
 pub struct Inventory {
+    /// Tells this run of the machine from every other one; a guest that sees it change knows that
+    /// it was restored or cloned.
+    pub generation: Uuid,
     /// vCPUs of the machine; APIC ids count from 0.
     pub vcpus: u8,
     /// Positions of the virtio devices, ascending.
@@ -70,8 +75,10 @@ pub fn write(memory: &Memory, inventory: &Inventory) -> Result<(), AcpiError> {
     if size > room {
         return Err(AcpiError::TooLarge { size, room });
     }
+    let generation = inventory.generation.to_bytes_le();
     memory
         .write_slice(&bytes, GuestAddress(layout::ACPI_START))
+        .and_then(|()| memory.write_slice(&generation, GuestAddress(VM_GENERATION_ID)))
         .map_err(AcpiError::Write)
 }
 
@@ -159,6 +166,7 @@ mod tests {
 
     fn inventory() -> Inventory {
         Inventory {
+            generation: Uuid::nil(),
             vcpus: 3,
             virtio: vec![Position(0), Position(1), Position(8)],
         }
@@ -210,6 +218,7 @@ mod tests {
     #[test]
     fn a_full_machine_fits() {
         let all = Inventory {
+            generation: Uuid::nil(),
             vcpus: 254,
             virtio: (0..16).map(Position).collect(),
         };
