@@ -35,8 +35,7 @@ fn fails(slot: &Slot, code: i32, message: &str) -> Result<Ended> {
 }
 
 fn fails_as_stranger(slot: &Slot, code: i32, message: &str) -> Result<()> {
-    let output = slot.command_as(STRANGER, &RUN)?.output()?;
-    Ended::from(output).expect_error(code, message)?;
+    Ended::of(slot.command_as(STRANGER, &RUN)?)?.expect_error(code, message)?;
     Ok(())
 }
 

@@ -1,10 +1,8 @@
 //! Consoles: attaching to a slot that runs, running one on a terminal, and the terminal afterwards.
 
-use std::process::Stdio;
-
 use anyhow::Result;
 use fixture::terminal::Terminal;
-use fixture::{Ended, Lab};
+use fixture::{Lab, TestVm};
 use nix::sys::signal::Signal;
 
 #[test]
@@ -32,16 +30,12 @@ fn console_attaches_detaches_and_leaves_the_guest_alone() -> Result<()> {
         );
     }
     assert_eq!(slot.state()?, "running");
-    let watcher = slot
-        .command(&["console", "slot1"])
-        .stdout(Stdio::piped())
-        .spawn()?;
+    let mut watcher = TestVm::start(slot.command(&["console", "slot1"]))?;
+    watcher.guest.screen().see(0, "MINI ready")?;
     let mut last = Terminal::start(slot.command(&["console", "slot1"]))?;
     last.screen().see(0, "MINI ready")?;
     vm.power_off()?;
-    let watched = Ended::from(watcher.wait_with_output()?)
-        .expect_code(0)?
-        .stdout;
+    let watched = watcher.wait()?.expect_code(0)?.stdout;
     assert!(
         watched.contains("MINI ready") && watched.contains("Power down"),
         "{watched}"
