@@ -37,6 +37,11 @@ const CPU: &str = "EPYC,+svm,+npt,-rdseed,-sha-ni,-fxsr-opt,-misalignsse,-3dnowp
 const CMDLINE: &str = "console=ttyS0 mitigations=off tsc=reliable clocksource=tsc nowatchdog \
                        random.trust_cpu=on nokaslr audit=0 quiet panic=-1";
 
+/// A timer interrupt now and then gets lost between the emulator's threads while a guest is
+/// entered or left. A timer that is set anew at every tick then stands still for ever, and the host
+/// with it; a periodic one ticks on.
+const PERIODIC: &str = "nohz=off highres=off";
+
 impl Machine<'_> {
     /// The scratch disk's image.
     pub(super) fn scratch(&self) -> PathBuf {
@@ -64,7 +69,7 @@ impl Machine<'_> {
         add("display", "none".into());
         add("kernel", self.vmlinux.display().to_string());
         add("initrd", self.initrd.display().to_string());
-        add("append", CMDLINE.into());
+        add("append", self.cmdline());
         add("device", "isa-debug-exit,iobase=0xf4,iosize=1".into());
         add(
             "serial",
@@ -75,6 +80,14 @@ impl Machine<'_> {
         self.output(&mut add);
         args.extend(["-nodefaults", "-no-user-config", "-no-reboot"].map(str::to_owned));
         args
+    }
+
+    /// With counted instructions there is one thread and nothing to lose, and exact timers matter.
+    fn cmdline(&self) -> String {
+        match self.timing {
+            Timing::Wall => format!("{CMDLINE} {PERIODIC}"),
+            Timing::Instructions => CMDLINE.to_owned(),
+        }
     }
 
     fn disks(&self, add: &mut impl FnMut(&str, String)) {
