@@ -7,6 +7,10 @@ use crate::arch::layout::{self, RangeKind};
 use crate::arch::{acpi, ports};
 use crate::config::{Discovery, VmConfig};
 
+/// The machine has no PCI: a kernel that is not told looks for it, and complains on the console
+/// even when it is to be quiet.
+const NO_PCI: &str = "pci=off";
+
 /// The layout of a machine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct MachinePlan {
@@ -80,25 +84,22 @@ pub fn rsdp(config: &VmConfig) -> u64 {
     }
 }
 
-/// Kernel parameters that announce the devices, when ACPI does not.
+/// Kernel parameters that describe the machine: what it lacks, and its devices when ACPI does not
+/// announce them.
 pub fn extra_params(config: &VmConfig) -> Vec<String> {
-    match config.discovery {
-        Discovery::Acpi => Vec::new(),
-        Discovery::Cmdline => {
-            let mut positions: Vec<_> = config.devices.iter().map(DeviceConfig::position).collect();
-            positions.sort();
-            positions
-                .into_iter()
-                .map(|position| {
-                    format!(
-                        "virtio_mmio.device=4K@{:#x}:{}",
-                        ports::virtio_mmio(position),
-                        ports::virtio_gsi(position)
-                    )
-                })
-                .collect()
-        }
+    let mut params = vec![NO_PCI.to_owned()];
+    if config.discovery == Discovery::Cmdline {
+        let mut positions: Vec<_> = config.devices.iter().map(DeviceConfig::position).collect();
+        positions.sort();
+        params.extend(positions.into_iter().map(|position| {
+            format!(
+                "virtio_mmio.device=4K@{:#x}:{}",
+                ports::virtio_mmio(position),
+                ports::virtio_gsi(position)
+            )
+        }));
     }
+    params
 }
 
 fn planned(device: &DeviceConfig) -> PlannedDevice {
@@ -171,7 +172,7 @@ mod tests {
     fn acpi_announces_everything_and_parameters_nothing() {
         let config = config(Discovery::Acpi);
         let plan = plan(&config);
-        assert_eq!(plan.extra_params, Vec::<String>::new());
+        assert_eq!(plan.extra_params, ["pci=off"]);
         assert!(has_power(&plan));
         assert_eq!(rsdp(&config), acpi::RSDP);
     }
@@ -183,6 +184,7 @@ mod tests {
         assert_eq!(
             plan.extra_params,
             [
+                "pci=off",
                 "virtio_mmio.device=4K@0xd0000000:8",
                 "virtio_mmio.device=4K@0xd000c000:20"
             ]
