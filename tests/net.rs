@@ -19,17 +19,18 @@ fn noise() -> Vec<u8> {
         .collect()
 }
 
-/// Mean size of the frames that `direction` (`rx` or `tx`) of the tap counted since `before`.
-fn mean_frame(direction: &str, before: (u64, u64)) -> Result<u64> {
-    let (bytes, frames) = counters(direction)?;
-    let frames = (frames - before.1).max(1);
-    Ok((bytes - before.0) / frames)
-}
-
-fn counters(direction: &str) -> Result<(u64, u64)> {
-    let counter = |what: &str| net::counter("vm-slot1", &format!("{direction}_{what}"));
-    Ok((counter("bytes")?, counter("packets")?))
-}
+/// Features that a stock driver takes when it is offered them (virtio 1.2 §5.1.3), by bit: checksums
+/// and TCP segments of either version left to the other side, both ways, and merged buffers. How
+/// large frames then are is up to the speed of both ends.
+const OFFLOADS: [(usize, &str); 7] = [
+    (0, "CSUM"),
+    (1, "GUEST_CSUM"),
+    (7, "GUEST_TSO4"),
+    (8, "GUEST_TSO6"),
+    (11, "HOST_TSO4"),
+    (12, "HOST_TSO6"),
+    (15, "MRG_RXBUF"),
+];
 
 #[test]
 fn guest_is_reached_and_transfers_arrive_as_they_were_sent() -> Result<()> {
@@ -45,8 +46,16 @@ fn guest_is_reached_and_transfers_arrive_as_they_were_sent() -> Result<()> {
     assert_eq!(vm.guest.run("cat /sys/class/net/eth0/mtu")?, "1500");
     vm.guest.run("ping -c 2 -W 5 10.1.0.1 >/dev/null")?;
 
+    let features = vm.guest.run("cat /sys/class/net/eth0/device/features")?;
+    for (bit, name) in OFFLOADS {
+        assert_eq!(
+            features.as_bytes().get(bit),
+            Some(&b'1'),
+            "{name}: {features}"
+        );
+    }
+
     let sent = noise();
-    let to_guest = counters("tx")?;
     vm.guest
         .run("(nc -l -p 7000 </dev/null >/tmp/got; touch /tmp/all) &")?;
     let stream = net::connect(7000)?;
@@ -54,22 +63,11 @@ fn guest_is_reached_and_transfers_arrive_as_they_were_sent() -> Result<()> {
     vm.guest
         .run("until [ -e /tmp/all ]; do usleep 50000; done")?;
     assert_eq!(vm.guest.number("stat -c %s /tmp/got")?, u64::from(TRANSFER));
-    let frame = mean_frame("tx", to_guest)?;
-    assert!(
-        frame > 3000,
-        "frames to the guest have {frame} bytes: no offload"
-    );
 
-    let to_host = counters("rx")?;
     vm.guest.run("nc -l -p 7001 </tmp/got >/dev/null &")?;
     let received = net::receive_all(&net::connect(7001)?)?;
     let differs = received.iter().zip(&sent).position(|(a, b)| a != b);
     assert_eq!((received.len(), differs), (sent.len(), None));
-    let frame = mean_frame("rx", to_host)?;
-    assert!(
-        frame > 3000,
-        "frames to the host have {frame} bytes: no offload"
-    );
     assert_eq!(net::counter("vm-slot1", "rx_errors")?, 0);
     assert_eq!(
         vm.guest
