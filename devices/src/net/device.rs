@@ -14,13 +14,13 @@ use virtio_queue::QueueT;
 use super::pair::{Pair, PairHost};
 use super::ring::Ring;
 use super::rx::{Buffers, Rx};
-use super::throttle::Throttle;
 use super::tx::Tx;
 use super::{NetConfig, NetCounters, NetStateV1, Offloads, QUEUE_SIZE, Tap};
 use crate::device::{
     ActivateError, Activation, ActiveQueue, DeviceError, DeviceId, DeviceKind, DeviceSpec, Stopped,
     VirtioDevice,
 };
+use crate::log_limit::LogLimit;
 use crate::registry::BuildError;
 use crate::state::{StateBlob, StateError};
 use crate::worker::Worker;
@@ -61,7 +61,7 @@ pub struct Net {
     config_space: [u8; 12],
     tap: Arc<Tap>,
     counters: Arc<NetCounters>,
-    throttle: Throttle,
+    faults: LogLimit,
     worker: Option<Worker<Pair>>,
 }
 
@@ -102,7 +102,7 @@ impl Net {
             config_space: config_space(config),
             tap: Arc::new(tap),
             counters: Arc::default(),
-            throttle: Throttle::default(),
+            faults: LogLimit::new(),
             worker: None,
         })
     }
@@ -126,7 +126,7 @@ impl Net {
             tap: self.tap.clone(),
             interrupt: run.interrupt.clone(),
             counters: self.counters.clone(),
-            throttle: std::mem::take(&mut self.throttle),
+            faults: std::mem::take(&mut self.faults),
         };
         Worker::spawn(self.id.as_str(), Pair::new(host, rx, tx)?, run.interrupt)
     }
@@ -233,8 +233,8 @@ impl VirtioDevice for Net {
         let Some(worker) = self.worker.take() else {
             return Ok(Stopped::default());
         };
-        let (queues, throttle) = worker.stop()?.into_parts();
-        self.throttle = throttle;
+        let (queues, faults) = worker.stop()?.into_parts();
+        self.faults = faults;
         Ok(Stopped {
             queues: queues.into(),
         })

@@ -34,7 +34,7 @@ mod tap;
 pub mod testing;
 #[cfg(test)]
 mod tests;
-mod throttle;
+
 mod tx;
 
 pub use config::{MacAddr, NetConfig};

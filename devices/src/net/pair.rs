@@ -6,7 +6,6 @@
 use std::io;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
-use std::time::Instant;
 
 use event_manager::EventSet;
 use tracing::{debug, warn};
@@ -14,12 +13,12 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use super::rx::Rx;
 use super::tap::Tap;
-use super::throttle::Throttle;
 use super::tx::Tx;
 use super::{Burst, NetCounters};
 use crate::device::{ActiveQueue, DeviceId};
 use crate::fault::QueueFault;
 use crate::interrupt::Interrupt;
+use crate::log_limit::LogLimit;
 use crate::worker::{Handler, Source};
 
 /// What the thread waits for.
@@ -60,7 +59,7 @@ pub(super) struct PairHost {
     pub(super) tap: Arc<Tap>,
     pub(super) interrupt: Arc<dyn Interrupt>,
     pub(super) counters: Arc<NetCounters>,
-    pub(super) throttle: Throttle,
+    pub(super) faults: LogLimit,
 }
 
 /// The work of a card's thread.
@@ -88,11 +87,11 @@ impl Pair {
         })
     }
 
-    /// The queues, in order of index, and the throttle for the next run.
-    pub(super) fn into_parts(self) -> ([ActiveQueue; 2], Throttle) {
+    /// The queues, in order of index, and the count of faults for the next run.
+    pub(super) fn into_parts(self) -> ([ActiveQueue; 2], LogLimit) {
         (
             [self.rx.into_queue(), self.tx.into_queue()],
-            self.host.throttle,
+            self.host.faults,
         )
     }
 
@@ -138,9 +137,9 @@ impl Pair {
     fn fault(&mut self, fault: &QueueFault) {
         self.faulted = true;
         self.host.interrupt.needs_reset();
-        if let Some(held_back) = self.host.throttle.admit(Instant::now()) {
+        if let Some(count) = self.host.faults.next() {
             let fault = fault as &dyn std::error::Error;
-            warn!(device = %self.host.id, fault, held_back, "Guest broke the virtio protocol; device needs a reset");
+            warn!(device = %self.host.id, fault, count, "Guest broke the virtio protocol; device needs a reset");
         }
     }
 }
