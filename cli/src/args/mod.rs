@@ -1,0 +1,118 @@
+//! What the user typed. No I/O here, and no defaults that depend on the host. One file per group of
+//! verbs.
+
+mod config;
+mod host;
+mod net;
+mod slot;
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+pub(crate) use self::config::ConfigCommand;
+pub(crate) use self::host::{Completion, Doctor};
+pub(crate) use self::net::NetCommand;
+pub(crate) use self::slot::{ConsoleArgs, Run, SlotArg, Status, Stop};
+
+/// Runs slots: microVMs with a fixed network identity and portable state.
+#[derive(Debug, Parser)]
+#[command(
+    name = "slotvmm",
+    version,
+    propagate_version = true,
+    max_term_width = 100
+)]
+#[command(after_help = "Examples:
+  slotvmm run slot1 --console     boot slot1 and sit at its serial console
+  slotvmm stop slot1              press its power button and wait
+  slotvmm config check            check every file in /etc/slotvmm
+  slotvmm doctor                  say what this host lacks")]
+pub(crate) struct Cli {
+    /// Options of every command.
+    #[command(flatten)]
+    pub(crate) global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Options of every command.
+#[derive(Debug, Args)]
+pub(crate) struct Global {
+    /// Configuration directory
+    #[arg(
+        long,
+        global = true,
+        value_name = "DIR",
+        env = "SLOTVMM_CONFIG",
+        default_value = "/etc/slotvmm"
+    )]
+    pub(crate) config: PathBuf,
+    /// Print JSON instead of a table
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// Log more to stderr; twice for debugging. SLOTVMM_LOG takes a filter such as "vmm=debug"
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub(crate) verbose: u8,
+}
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Boot a slot and stay until its guest is done
+    Run(Run),
+    /// Press the power button of a running slot and wait until it is off
+    Stop(Stop),
+    /// Halt the processors of a running slot
+    Pause(SlotArg),
+    /// Let a paused slot go on
+    Resume(SlotArg),
+    /// Show how a running slot is doing
+    Status(Status),
+    /// Show every slot that is configured or running
+    List,
+    /// Attach to the serial console of a running slot
+    Console(ConsoleArgs),
+    /// Check or show the configuration
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Make, remove or show the bridge and tap of a slot
+    #[command(subcommand)]
+    Net(NetCommand),
+    /// Say what this host lacks for running slots
+    Doctor(Doctor),
+    /// Print a completion script for a shell
+    Completion(Completion),
+    /// Print the version
+    Version,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_verb_that_takes_arguments_has_examples() {
+        fn check(command: &clap::Command) {
+            let takes_arguments = command.get_positionals().next().is_some();
+            let help = command
+                .get_after_help()
+                .map(ToString::to_string)
+                .unwrap_or_default();
+            assert!(
+                !takes_arguments || help.contains("Examples:"),
+                "{}",
+                command.get_name()
+            );
+            command.get_subcommands().for_each(check);
+        }
+        check(&Cli::command());
+    }
+}

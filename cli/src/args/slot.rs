@@ -1,0 +1,92 @@
+//! The verbs about one slot: `run`, `stop`, `pause`, `resume`, `status`, `console`.
+
+use clap::Args;
+
+/// `run`
+#[derive(Debug, Args)]
+#[command(
+    after_help = "SIGTERM or SIGINT presses the power button; a second one stops the guest hard.
+The exit code tells how the guest ended: docs/exit-codes.md.
+
+Examples:
+  slotvmm run slot1
+  slotvmm run slot1 --console     Ctrl-A x leaves the console, the guest goes on
+  slotvmm run slot1 --phases      print where the boot spent its time
+  slotvmm run slot1 --dry-run     print the plan, touch nothing
+  slotvmm run ./web.toml          a slot whose file lies elsewhere"
+)]
+pub(crate) struct Run {
+    /// Name of a slot, or path of a slot's file (with a slash, or ending in .toml or .json)
+    pub(crate) slot: String,
+    /// Connect this terminal to the guest's serial console
+    #[arg(long, conflicts_with = "dry_run")]
+    pub(crate) console: bool,
+    /// Print the full plan and start nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Print the phases of the boot when the guest is done
+    #[arg(long, conflicts_with = "dry_run")]
+    pub(crate) phases: bool,
+    /// Run although the processor shows no hardware virtualisation: tiny guests may work, stock
+    /// kernels spin for ever
+    #[arg(long)]
+    pub(crate) ignore_cpu_check: bool,
+}
+
+/// A command that takes just a slot.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  slotvmm pause slot1
+  slotvmm resume slot1")]
+pub(crate) struct SlotArg {
+    /// Name of the slot
+    pub(crate) slot: String,
+}
+
+/// `stop`
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Without --timeout it waits for as long as the guest takes.
+
+Examples:
+  slotvmm stop slot1
+  slotvmm stop slot1 --timeout 60    stop hard after a minute, exit code 22
+  slotvmm stop slot1 --timeout 0     stop hard at once, exit code 22"
+)]
+pub(crate) struct Stop {
+    /// Name of the slot
+    pub(crate) slot: String,
+    /// Stop hard after this many seconds
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) timeout: Option<u32>,
+}
+
+/// `status`
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  slotvmm status slot1
+  slotvmm status slot1 --phases
+  slotvmm status slot1 --json")]
+pub(crate) struct Status {
+    /// Name of the slot
+    pub(crate) slot: String,
+    /// Print the phases of its boot
+    #[arg(long)]
+    pub(crate) phases: bool,
+}
+
+/// `console`
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Ctrl-A x detaches, Ctrl-A Ctrl-A sends one Ctrl-A. What the guest printed last is shown first.
+When standard input is not a terminal, bytes are passed on as they are, and output is printed until
+the guest ends.
+
+Examples:
+  slotvmm console slot1
+  slotvmm console slot1 < /dev/null      only watch"
+)]
+pub(crate) struct ConsoleArgs {
+    /// Name of the slot
+    pub(crate) slot: String,
+}
