@@ -26,11 +26,18 @@ pub(crate) trait Report: Serialize {
 /// # Errors
 /// When standard output fails; a reader that went away is not a failure.
 pub(crate) fn print(report: &impl Report, format: Format) -> io::Result<()> {
-    let text = match format {
-        Format::Text => report.text(),
-        Format::Json => serde_json::to_string_pretty(report)?,
-    };
-    print_text(&text)
+    match format {
+        Format::Text => print_text(&report.text()),
+        Format::Json => print_json(report),
+    }
+}
+
+/// Prints one JSON value to standard output.
+///
+/// # Errors
+/// As [`print()`].
+pub(crate) fn print_json(value: &impl Serialize) -> io::Result<()> {
+    print_text(&serde_json::to_string_pretty(value)?)
 }
 
 /// Prints text and a line break to standard output.

@@ -5,7 +5,8 @@ use clap::Args;
 /// `doctor`
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Exit code 0: slots can run here. 31: something is missing. 33: KVM cannot run guests here.
+    after_help = "Exit code 0: slots can run here. 30: the configuration is wrong. 31: something is missing.
+33: KVM cannot run guests here.
 
 Examples:
   slotvmm doctor

@@ -5,7 +5,7 @@ use clap::Args;
 /// `run`
 #[derive(Debug, Args)]
 #[command(
-    after_help = "SIGTERM or SIGINT presses the power button; a second one stops the guest hard.
+    after_help = "SIGTERM, SIGINT or SIGHUP presses the power button; a second one stops the guest hard.
 The exit code tells how the guest ended: docs/exit-codes.md.
 
 Examples:

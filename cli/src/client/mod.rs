@@ -63,6 +63,11 @@ impl Client {
         Self { slot, socket }
     }
 
+    /// The slot this talks to.
+    pub(crate) fn slot(&self) -> &SlotName {
+        &self.slot
+    }
+
     /// Asks for something that has no answer but success.
     ///
     /// # Errors

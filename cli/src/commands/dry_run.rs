@@ -2,7 +2,7 @@
 
 use hostnet::inspect::{Link, LinkKind, inspect};
 use serde::Serialize;
-use vmm::boot::{PayloadSummary, open, params};
+use vmm::boot::{self, PayloadSummary, params};
 use vmm::machine::plan::{MachinePlan, plan};
 
 use super::{CommandError, Context};
@@ -57,7 +57,7 @@ impl Plan {
             .map(planned_tap)
             .collect::<Result<_, _>>()?;
         let config = resolve::plan::vm_config(&slot);
-        let payload = open(&config.boot)?;
+        let payload = boot::inspect(&config.boot)?;
         let machine = plan(&config);
         let cmdline = params::insert(payload.params(), &machine.extra_params);
         Ok(Self {

@@ -23,6 +23,12 @@ pub(crate) enum CommandError {
     /// What was typed names no slot.
     #[error(transparent)]
     Name(#[from] NameError),
+    /// `--json` with a verb that prints no report.
+    #[error("`{verb}` prints no report, so it takes no --json; leave it out")]
+    NoJson {
+        /// The verb.
+        verb: &'static str,
+    },
     /// The configuration is wrong.
     #[error(transparent)]
     Config(#[from] ConfigError),
@@ -97,7 +103,7 @@ impl CommandError {
     /// The exit code.
     pub(crate) fn exit(&self) -> Exit {
         match self {
-            Self::Name(_) => Exit::Usage,
+            Self::Name(_) | Self::NoJson { .. } => Exit::Usage,
             Self::Config(_) | Self::Open(_) | Self::NoBridge { .. } => Exit::Config,
             Self::Disk(error) => of_disk(error),
             Self::RunDir {

@@ -53,6 +53,14 @@ impl Context {
         }
     }
 
+    /// The same context, for a verb whose output is no report.
+    fn text_only(&self, verb: &'static str) -> Result<&Self, CommandError> {
+        match self.format {
+            Format::Text => Ok(self),
+            Format::Json => Err(CommandError::NoJson { verb }),
+        }
+    }
+
     /// The slot that `argument` names: a slot's name, or the path of its file.
     fn slot(&self, argument: &str) -> Result<(HostFile, Slot), CommandError> {
         let host = self.config.host()?;
@@ -104,11 +112,14 @@ pub(crate) fn dispatch(command: &Command, context: &Context) -> Result<Exit, Com
         Command::Resume(args) => lifecycle::resume(args, context),
         Command::Status(args) => status::status(args, context),
         Command::List => list::list(context),
-        Command::Console(args) => console::console(args, context),
+        Command::Console(args) => console::console(args, context.text_only("console")?),
         Command::Config(command) => config::config(command, context),
         Command::Net(command) => net::net(command, context),
         Command::Doctor(args) => doctor::doctor(args, context),
-        Command::Completion(args) => completion::completion(args),
+        Command::Completion(args) => {
+            context.text_only("completion")?;
+            completion::completion(args)
+        }
         Command::Version => completion::version(context),
     }
 }

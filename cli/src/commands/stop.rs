@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use vmm::api::VmInfo;
+use vmm::lifecycle::VmState;
 
+use super::lifecycle::Changed;
 use super::{CommandError, Context};
 use crate::args::Stop;
 use crate::client::{Ask, Client, ClientError};
@@ -19,12 +21,22 @@ const HARD_STOP_LIMIT: Duration = Duration::from_secs(10);
 /// Stops a running slot.
 pub(super) fn stop(args: &Stop, context: &Context) -> Result<Exit, CommandError> {
     let client = context.client(&args.slot)?;
+    let exit = stop_slot(args, &client)?;
+    Changed {
+        slot: client.slot(),
+        state: VmState::Stopped,
+    }
+    .print(context)?;
+    Ok(exit)
+}
+
+fn stop_slot(args: &Stop, client: &Client) -> Result<Exit, CommandError> {
     let info: VmInfo = client.ask(Ask::Info)?;
     let Some(process) = open_process(info.pid)? else {
         return Ok(Exit::Success);
     };
     if args.timeout == Some(0) {
-        return stop_hard(&client, &process);
+        return stop_hard(client, &process);
     }
     client.tell(Ask::PowerButton)?;
     let limit = args
@@ -32,7 +44,7 @@ pub(super) fn stop(args: &Stop, context: &Context) -> Result<Exit, CommandError>
         .map(|seconds| Duration::from_secs(seconds.into()));
     match wait(&process, limit).map_err(CommandError::on("wait for the slot"))? {
         Ended::Yes => Ok(Exit::Success),
-        Ended::No => stop_hard(&client, &process),
+        Ended::No => stop_hard(client, &process),
     }
 }
 

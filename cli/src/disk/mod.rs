@@ -78,7 +78,7 @@ pub(crate) enum DiskError {
     },
     /// The process may not open the image.
     #[error(
-        "Disk {id}: no permission to open {} for {mode}: run as its owner, or mark the disk readonly",
+        "Disk {id}: no permission to open {} for {mode}: run as its owner, or give this user access",
         path.display()
     )]
     Denied {

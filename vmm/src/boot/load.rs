@@ -83,7 +83,8 @@ pub enum LoadError {
     },
     /// The kernel needs RAM that is not there.
     #[error(
-        "Kernel {kernel}: needs {start:#x}-{end:#x}, RAM for it is {low:#x}-{high:#x}; give the machine more memory"
+        "Kernel {kernel}: needs {start:#x}-{end:#x}, RAM for it is {low:#x}-{high:#x}; {}",
+        outside_ram_remedy(*start, *low)
     )]
     KernelOutsideRam {
         /// The kernel's path.
@@ -200,6 +201,15 @@ fn check_cmdline(kernel: &Kernel, cmdline: &str) -> Result<(), LoadError> {
 /// End of the RAM below the hole.
 fn low_ram_end(machine: &LoadContext) -> u64 {
     machine.ram_bytes.min(layout::HOLE_START)
+}
+
+/// More memory lies above, never below.
+fn outside_ram_remedy(start: u64, low: u64) -> &'static str {
+    if start < low {
+        "use a kernel that is linked at 1 MiB or above, as distributions build them"
+    } else {
+        "give the machine more memory"
+    }
 }
 
 /// The range the kernel occupies until it has set up its own memory.

@@ -56,7 +56,7 @@ use std::path::PathBuf;
 pub use error::OpenError;
 pub use kernel::KernelError;
 pub use load::{Entry, LoadContext, LoadError, Protocol};
-pub use open::open;
+pub use open::{inspect, open};
 pub use payload::{CacheUse, InitrdSummary, KernelFormat, Payload, PayloadSummary};
 pub use unpack::{UnpackError, unpack_kernel};
 

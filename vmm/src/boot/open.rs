@@ -45,6 +45,15 @@ pub fn open(config: &BootConfig) -> Result<Payload, OpenError> {
     open_with(config, &cache)
 }
 
+/// As [`open`], and writes nothing: what the cache holds is used, what it lacks it goes on lacking.
+pub fn inspect(config: &BootConfig) -> Result<Payload, OpenError> {
+    let cache = match &config.cache_dir {
+        Some(dir) => Cache::open_existing(dir),
+        None => Err("none configured".to_owned()),
+    };
+    open_with(config, &cache)
+}
+
 /// As [`open`], without looking at the cache.
 pub(super) fn open_uncached(config: &BootConfig) -> Result<Payload, OpenError> {
     open_with(config, &Err("it failed before".to_owned()))
@@ -328,7 +337,7 @@ fn fill(cache: &MaybeCache) -> Result<Fill<'_>, String> {
 
 /// Warns when a cache was wanted but cannot be used.
 fn note_unused(cache: &MaybeCache, reason: &str) {
-    if cache.is_ok() {
+    if cache.as_ref().is_ok_and(Cache::is_writable) {
         tracing::warn!(reason, "Kernel cache is not filled");
     }
 }

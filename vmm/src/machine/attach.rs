@@ -16,7 +16,7 @@ use crate::kvm::KvmError;
 #[derive(Debug, thiserror::Error)]
 pub enum AttachError {
     /// The position does not exist.
-    #[error("Device {id}: position {position} does not exist, positions are 0 to {MAX_POSITION}")]
+    #[error("Device {id}: position {position} is out of range, expected 0 to {MAX_POSITION}")]
     NoSuchPosition {
         /// The device.
         id: DeviceId,

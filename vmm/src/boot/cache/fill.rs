@@ -36,6 +36,9 @@ pub(in super::super) struct Stored {
 impl Cache {
     /// Starts to write. Does not wait: when another process is writing, this boot goes without.
     pub(in super::super) fn fill(&self) -> io::Result<Fill<'_>> {
+        if !self.is_writable() {
+            return Err(io::Error::other("only a boot fills it"));
+        }
         for directory in [INDEX, KERNELS, INITRDS] {
             let mut builder = DirBuilder::new();
             builder.recursive(true).mode(0o700);

@@ -53,7 +53,9 @@ impl Cache {
         };
         match self.cached(&mut record) {
             Ok((cached, Trust::Recorded)) => {
-                mark_used(&file);
+                if self.is_writable() {
+                    mark_used(&file);
+                }
                 Lookup::Hit(Box::new(cached))
             }
             Ok((cached, Trust::Verified)) => {

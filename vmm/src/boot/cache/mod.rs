@@ -45,25 +45,48 @@ const WRITABLE_BY_OTHERS: u32 = 0o022;
 #[derive(Debug)]
 pub(super) struct Cache {
     dir: PathBuf,
+    access: Access,
+}
+
+/// What may be done with a cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Access {
+    ReadWrite,
+    ReadOnly,
 }
 
 impl Cache {
     /// Opens the cache at `dir`, creating it when missing. An error says why it is not to be used.
     pub(super) fn open(dir: &Path) -> Result<Self, String> {
+        let made = if dir.is_dir() {
+            Ok(())
+        } else {
+            DirBuilder::new().recursive(true).mode(0o700).create(dir)
+        };
+        made.and_then(|()| Self::checked(dir, Access::ReadWrite))
+            .map_err(|error| format!("{}: {error}", dir.display()))
+    }
+
+    /// Opens the cache at `dir` as it is, for looking things up only.
+    pub(super) fn open_existing(dir: &Path) -> Result<Self, String> {
+        Self::checked(dir, Access::ReadOnly).map_err(|error| format!("{}: {error}", dir.display()))
+    }
+
+    /// Whether it may be filled.
+    pub(super) fn is_writable(&self) -> bool {
+        self.access == Access::ReadWrite
+    }
+
+    fn checked(dir: &Path, access: Access) -> io::Result<Self> {
         let cache = Self {
             dir: dir.to_owned(),
+            access,
         };
-        match cache.check() {
-            Ok(()) => Ok(cache),
-            Err(error) => Err(format!("{}: {error}", dir.display())),
-        }
+        cache.check()?;
+        Ok(cache)
     }
 
     fn check(&self) -> io::Result<()> {
-        if !self.dir.is_dir() {
-            let mut builder = DirBuilder::new();
-            builder.recursive(true).mode(0o700).create(&self.dir)?;
-        }
         let meta = self.dir.metadata()?;
         // Whoever can write here decides which kernel boots.
         if meta.uid() != rustix::process::geteuid().as_raw() {

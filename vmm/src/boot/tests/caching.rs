@@ -71,6 +71,25 @@ fn check(payload: &Payload) {
 }
 
 #[test]
+fn a_look_writes_nothing() {
+    let setup = Setup::new();
+    check(&inspect(&setup.config).unwrap());
+    assert!(!setup.cache().exists());
+    fs::create_dir_all(setup.cache()).unwrap();
+    fs::set_permissions(setup.cache(), fs::Permissions::from_mode(0o700)).unwrap();
+    check(&inspect(&setup.config).unwrap());
+    assert!(files(&setup.cache()).is_empty());
+}
+
+#[test]
+fn a_look_uses_what_a_boot_cached() {
+    let setup = Setup::new();
+    assert_eq!(setup.boot(), CacheUse::Filled);
+    let payload = inspect(&setup.config).unwrap();
+    assert_eq!(payload.describe().cache, CacheUse::Hit);
+}
+
+#[test]
 fn second_boot_hits_and_the_cache_is_private() {
     let setup = Setup::new();
     assert_eq!(setup.boot(), CacheUse::Filled);
