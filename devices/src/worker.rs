@@ -181,6 +181,9 @@ mod tests {
         fn needs_reset(&self) {
             self.0.store(true, Ordering::Release);
         }
+        fn external(&self) -> io::Result<EventFd> {
+            EventFd::new(EFD_NONBLOCK)
+        }
     }
 
     struct Counter {

@@ -1,5 +1,6 @@
 //! An interrupt line that remembers.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
@@ -73,5 +74,9 @@ impl Interrupt for FakeInterrupt {
     fn needs_reset(&self) {
         self.needs_reset.store(true, Ordering::SeqCst);
         self.fire();
+    }
+
+    fn external(&self) -> io::Result<EventFd> {
+        self.fired.try_clone()
     }
 }

@@ -65,7 +65,7 @@ impl MmioTransport {
             reg::QUEUE_READY => self
                 .selected()
                 .map_or(0, |slot| slot.registers.ready.into()),
-            reg::INTERRUPT_STATUS => self.shared.interrupt.load(Ordering::SeqCst),
+            reg::INTERRUPT_STATUS => self.shared.interrupt_status(),
             reg::STATUS => self.status(),
             // No shared memory region exists, whichever is selected.
             reg::SHM_LEN_LOW | reg::SHM_LEN_HIGH | reg::SHM_BASE_LOW | reg::SHM_BASE_HIGH => {

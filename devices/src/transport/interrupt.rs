@@ -1,5 +1,6 @@
 //! Interrupts towards the driver, and the registers that change without the driver's doing.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -15,10 +16,20 @@ use crate::interrupt::Interrupt;
 pub(super) struct SharedRegisters {
     /// Device status.
     pub(super) status: AtomicU32,
-    /// Interrupt status.
+    /// Reasons for an interrupt that the driver has not acknowledged; see
+    /// [`interrupt_status`](Self::interrupt_status) for what it reads.
     pub(super) interrupt: AtomicU32,
+    /// Reasons that stand whatever the driver acknowledges: others fire the line as well.
+    pub(super) standing: AtomicU32,
     /// Configuration generation.
     pub(super) config_generation: AtomicU32,
+}
+
+impl SharedRegisters {
+    /// The interrupt status register.
+    pub(super) fn interrupt_status(&self) -> u32 {
+        self.interrupt.load(Ordering::SeqCst) | self.standing.load(Ordering::SeqCst)
+    }
 }
 
 /// The interrupt line of one device: an edge-triggered eventfd and the status register that says
@@ -63,5 +74,14 @@ impl Interrupt for MmioInterrupt {
         if before & DRIVER_OK != 0 && before & DEVICE_NEEDS_RESET == 0 {
             self.raise(INTERRUPT_CONFIG);
         }
+    }
+
+    fn external(&self) -> io::Result<EventFd> {
+        let line = self.irq.try_clone()?;
+        // Before anybody can fire the line: the driver would take the interrupt for no one's.
+        self.registers
+            .standing
+            .store(INTERRUPT_USED, Ordering::SeqCst);
+        Ok(line)
     }
 }

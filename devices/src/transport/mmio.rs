@@ -224,6 +224,7 @@ impl MmioTransport {
             let _ = slot.kick.read();
         }
         // Last, and after the device's threads have ended: the driver waits for 0 here.
+        self.shared.standing.store(0, Ordering::SeqCst);
         self.shared.interrupt.store(0, Ordering::SeqCst);
         self.shared.status.store(0, Ordering::SeqCst);
     }

@@ -122,6 +122,41 @@ fn interrupt_status_tells_the_cause_until_acknowledged() {
 }
 
 #[test]
+fn line_served_from_outside_always_tells_of_used_descriptors_until_a_reset() {
+    let (mut driver, notes) = probe();
+    driver.start();
+    assert_eq!(driver.read(INTERRUPT_STATUS), 0);
+
+    let line = interrupt_of(&notes).external().unwrap();
+    let _ = driver.irq().read();
+    line.write(1).unwrap();
+    assert_eq!(driver.irq().read().unwrap(), 1, "it is the device's line");
+    assert_eq!(driver.read(INTERRUPT_STATUS), INTERRUPT_USED);
+    driver.write(INTERRUPT_ACK, INTERRUPT_USED | INTERRUPT_CONFIG);
+    assert_eq!(driver.read(INTERRUPT_STATUS), INTERRUPT_USED);
+
+    interrupt_of(&notes).signal_config();
+    assert_eq!(
+        driver.read(INTERRUPT_STATUS),
+        INTERRUPT_USED | INTERRUPT_CONFIG
+    );
+    driver.write(INTERRUPT_ACK, INTERRUPT_USED | INTERRUPT_CONFIG);
+    assert_eq!(driver.read(INTERRUPT_STATUS), INTERRUPT_USED);
+
+    driver.transport.stop().unwrap();
+    driver.transport.resume().unwrap();
+    assert_eq!(
+        driver.read(INTERRUPT_STATUS) & INTERRUPT_USED,
+        INTERRUPT_USED,
+        "a pause is no reset"
+    );
+    driver.write(STATUS, 0);
+    assert_eq!(driver.read(INTERRUPT_STATUS), 0);
+    driver.start();
+    assert_eq!(driver.read(INTERRUPT_STATUS), 0, "nobody asked again");
+}
+
+#[test]
 fn fault_of_a_running_device_sets_needs_reset_and_interrupts_once() {
     let (mut driver, notes) = probe();
     driver.start();
