@@ -6,9 +6,9 @@ use super::queue_driver::QueueDriver;
 use super::wake::Wake;
 use crate::bus::BusDevice;
 use crate::device::{Memory, VirtioDevice};
-use crate::transport::MmioTransport;
 use crate::transport::registers as reg;
 use crate::transport::status::{ACKNOWLEDGE, DRIVER, DRIVER_OK, FEATURES_OK};
+use crate::transport::{Doorbells, MmioTransport};
 
 /// A device behind its transport, and the driver that works it as Linux does.
 pub struct MmioDriver {
@@ -29,6 +29,13 @@ impl MmioDriver {
             memory: memory.clone(),
             irq,
         }
+    }
+
+    /// Gives the transport a short cut for kicks.
+    #[must_use]
+    pub fn with_doorbells(mut self, doorbells: Box<dyn Doorbells>) -> Self {
+        self.transport = self.transport.with_doorbells(doorbells);
+        self
     }
 
     /// The interrupt line, to wait on while the driver is busy.

@@ -6,8 +6,9 @@ use std::sync::atomic::Ordering;
 use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
 use vmm_sys_util::eventfd::EventFd;
 
+use super::doorbell::Doorbells;
 use super::interrupt::{MmioInterrupt, SharedRegisters};
-use super::queue_slot::{QueueConfigError, QueueSlot};
+use super::queue_slot::{Bell, QueueConfigError, QueueSlot};
 use super::state::QueueRegisters;
 use super::status::DEVICE_NEEDS_RESET;
 use crate::device::{ActivateError, Activation, ActiveQueue, DeviceError, Memory, VirtioDevice};
@@ -32,6 +33,7 @@ pub struct MmioTransport {
     pub(super) driver_features: u64,
     pub(super) queue_sel: u32,
     pub(super) queues: Vec<QueueSlot>,
+    doorbells: Option<Box<dyn Doorbells>>,
     pub(super) activity: Activity,
     pub(super) ignored: LogLimit,
     pub(super) faults: LogLimit,
@@ -84,15 +86,22 @@ impl MmioTransport {
             driver_features: 0,
             queue_sel: 0,
             queues,
+            doorbells: None,
             activity: Activity::Idle,
             ignored: LogLimit::new(),
             faults: LogLimit::new(),
         })
     }
 
-    /// The eventfd of each queue, by index. They stay the same for the life of the transport: the
-    /// machine registers each for 4-byte writes of its index to
-    /// [`QUEUE_NOTIFY`](super::registers::QUEUE_NOTIFY) before the guest runs.
+    /// Takes kicks by a short cut, which is asked for when a queue is first used: of all the queues
+    /// of all devices, a guest often uses a few.
+    #[must_use]
+    pub fn with_doorbells(mut self, doorbells: Box<dyn Doorbells>) -> Self {
+        self.doorbells = Some(doorbells);
+        self
+    }
+
+    /// The eventfd of each queue, by index. They stay the same for the life of the transport.
     pub fn queue_kicks(&self) -> impl Iterator<Item = (u16, &EventFd)> {
         (0..).zip(self.queues.iter().map(|slot| &slot.kick))
     }
@@ -190,7 +199,26 @@ impl MmioTransport {
         }
     }
 
+    /// Asks once per queue for the short cut of its kicks.
+    fn connect_doorbells(&mut self, queues: &[ActiveQueue]) {
+        let Some(doorbells) = &self.doorbells else {
+            return;
+        };
+        for queue in queues {
+            let slot = self.queues.get_mut(usize::from(queue.index));
+            let Some(slot) = slot.filter(|slot| slot.bell == Bell::Register) else {
+                continue;
+            };
+            slot.bell = Bell::Asked;
+            if let Err(error) = doorbells.connect(queue.index, &slot.kick) {
+                let kind = self.device.spec().kind;
+                tracing::warn!(?kind, queue = queue.index, %error, "Kicks go through the VMM");
+            }
+        }
+    }
+
     fn activate(&mut self, queues: Vec<ActiveQueue>) -> Result<(), ActivateError> {
+        self.connect_doorbells(&queues);
         let activation = Activation {
             memory: self.memory.clone(),
             interrupt: self.interrupt.clone(),

@@ -16,6 +16,7 @@
 //! at `DRIVER_OK` marks the device `DEVICE_NEEDS_RESET`. Neither ever ends the process.
 
 mod access;
+mod doorbell;
 mod interrupt;
 mod mmio;
 mod queue_slot;
@@ -26,5 +27,6 @@ pub mod status;
 #[cfg(test)]
 mod tests;
 
+pub use doorbell::Doorbells;
 pub use mmio::{MmioTransport, TransportError};
 pub use state::{QueuePosition, QueueRegisters, TRANSPORT_STATE_VERSION, TransportState};

@@ -18,6 +18,16 @@ pub(super) struct QueueSlot {
     pub(super) max_size: u16,
     pub(super) registers: QueueRegisters,
     pub(super) kick: EventFd,
+    pub(super) bell: Bell,
+}
+
+/// How the driver's kicks of a queue arrive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Bell {
+    /// Through the notify register. Whether there is a shorter way has not been asked.
+    Register,
+    /// As [`Doorbells`](super::Doorbells) brings them.
+    Asked,
 }
 
 impl QueueSlot {
@@ -34,6 +44,7 @@ impl QueueSlot {
             max_size,
             registers: QueueRegisters::default(),
             kick,
+            bell: Bell::Register,
         })
     }
 

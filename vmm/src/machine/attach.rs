@@ -1,12 +1,14 @@
 //! Putting a virtio device on the machine. The only place that registers ioeventfds; it knows no
 //! kind of device.
 
+use std::io;
 use std::sync::{Arc, Mutex};
 
 use devices::device::{DeviceId, VirtioDevice};
 use devices::registry::{MAX_POSITION, Position};
-use devices::transport::{MmioTransport, TransportError, registers::QUEUE_NOTIFY};
-use kvm_ioctls::IoEventAddress;
+use devices::transport::{Doorbells, MmioTransport, TransportError, registers::QUEUE_NOTIFY};
+use kvm_ioctls::{IoEventAddress, VmFd};
+use vmm_sys_util::eventfd::EventFd;
 
 use super::{Attached, BusError, Machine};
 use crate::arch::{layout, ports};
@@ -50,21 +52,10 @@ pub enum AttachError {
         #[source]
         source: KvmError,
     },
-    /// KVM refused an ioeventfd.
-    #[error("Device {id}: failed to register the ioeventfd of queue {queue}")]
-    Ioeventfd {
-        /// The device.
-        id: DeviceId,
-        /// The queue.
-        queue: u16,
-        /// What the kernel said.
-        #[source]
-        source: kvm_ioctls::Error,
-    },
 }
 
 impl Machine {
-    /// Puts `device` at `position`: registers, interrupt line, one ioeventfd per queue.
+    /// Puts `device` at `position`: registers, interrupt line, an ioeventfd for each queue in use.
     ///
     /// # Errors
     /// When the position is taken or does not exist, or KVM refuses.
@@ -94,16 +85,11 @@ impl Machine {
             }
         })?;
         let base = ports::virtio_mmio(position);
-        let notify = IoEventAddress::Mmio(base + QUEUE_NOTIFY);
-        for (queue, kick) in transport.queue_kicks() {
-            self.vm
-                .register_ioevent(kick, &notify, u32::from(queue))
-                .map_err(|source| AttachError::Ioeventfd {
-                    id: id.clone(),
-                    queue,
-                    source,
-                })?;
-        }
+        let doorbells = Ioeventfds {
+            vm: self.vm.clone(),
+            notify: base + QUEUE_NOTIFY,
+        };
+        let transport = transport.with_doorbells(Box::new(doorbells));
         let transport = Arc::new(Mutex::new(transport));
         self.mmio
             .insert(base, layout::MMIO_STRIDE, transport.clone())
@@ -117,5 +103,20 @@ impl Machine {
             transport,
         });
         Ok(())
+    }
+}
+
+/// The notify register of one device, watched by KVM.
+struct Ioeventfds {
+    vm: Arc<VmFd>,
+    notify: u64,
+}
+
+impl Doorbells for Ioeventfds {
+    fn connect(&self, queue: u16, kick: &EventFd) -> io::Result<()> {
+        let notify = IoEventAddress::Mmio(self.notify);
+        self.vm
+            .register_ioevent(kick, &notify, u32::from(queue))
+            .map_err(io::Error::from)
     }
 }

@@ -1,6 +1,11 @@
+use std::io;
+use std::sync::{Arc, Mutex};
+
 use proptest::prelude::*;
 use virtio_queue::QueueT;
+use vmm_sys_util::eventfd::EventFd;
 
+use super::super::Doorbells;
 use super::super::registers::*;
 use super::super::status::DEVICE_NEEDS_RESET;
 use super::*;
@@ -185,6 +190,42 @@ fn kicks_arrive_by_register_and_start_gives_one_to_each_queue() {
     driver.write(QUEUE_NOTIFY, u32::MAX);
     assert!(kicks[0].1.read().is_err());
     assert_eq!(kicks[1].1.read().unwrap(), 1);
+}
+
+/// Short cuts that remember who asked for one.
+struct Bells {
+    asked: Arc<Mutex<Vec<u16>>>,
+    refuse: io::ErrorKind,
+}
+
+impl Doorbells for Bells {
+    fn connect(&self, queue: u16, _kick: &EventFd) -> io::Result<()> {
+        self.asked.lock().unwrap().push(queue);
+        Err(self.refuse.into())
+    }
+}
+
+#[test]
+fn short_cut_is_asked_for_once_per_queue_in_use_and_may_be_refused() {
+    let (driver, _) = probe();
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let mut driver = driver.with_doorbells(Box::new(Bells {
+        asked: asked.clone(),
+        refuse: io::ErrorKind::StorageFull,
+    }));
+    driver.negotiate(OFFERED);
+    let queue = driver.add_queue(1, 256);
+    assert!(asked.lock().unwrap().is_empty(), "nothing is in use yet");
+    driver.driver_ok();
+    assert_eq!(*asked.lock().unwrap(), [1]);
+    let (_, kick) = driver.transport.queue_kicks().nth(1).unwrap();
+    let kick = kick.try_clone().unwrap();
+    assert_eq!(kick.read().unwrap(), 1, "the kick of the start");
+    driver.notify(&queue);
+    assert_eq!(kick.read().unwrap(), 1, "kicks still come by the register");
+    driver.write(STATUS, 0);
+    driver.start();
+    assert_eq!(*asked.lock().unwrap(), [1, 0, 2]);
 }
 
 #[test]
