@@ -44,6 +44,8 @@ pub enum DeviceKind {
     Blk = 2,
     /// Entropy source, §5.4.
     Rng = 4,
+    /// File system device, §5.11.
+    Fs = 26,
 }
 
 /// The fixed facts of a device, known before the driver says anything.

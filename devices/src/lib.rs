@@ -11,6 +11,7 @@ pub mod bus;
 pub mod device;
 pub mod disk;
 pub mod fault;
+pub mod fs;
 pub mod interrupt;
 pub mod legacy;
 pub mod log_limit;
@@ -21,4 +22,5 @@ pub mod state;
 #[cfg(feature = "test-utils")]
 pub mod testing;
 pub mod transport;
+pub mod vhost_user;
 pub mod worker;

@@ -5,9 +5,11 @@ use std::fs::File;
 
 use crate::blk::{Blk, BlkConfig};
 use crate::device::{DeviceId, VirtioDevice};
+use crate::fs::{Fs, FsConfig};
 use crate::net::{Net, NetConfig, Tap};
 use crate::rng::{Rng, RngConfig};
 use crate::state::{StateBlob, StateError};
+use crate::vhost_user::{Connect, VhostUserError};
 
 /// Place of a device on the machine: its register page and interrupt, and its turn in the guest's
 /// probe order. 0 to [`MAX_POSITION`]; unique per machine.
@@ -26,15 +28,26 @@ pub enum DeviceConfig {
     Net(NetConfig),
     /// An entropy source.
     Rng(RngConfig),
+    /// A shared directory.
+    Fs(FsConfig),
 }
 
 impl DeviceConfig {
+    /// Whether another process serves the device's queues, and has to share guest RAM for that.
+    pub fn shares_memory(&self) -> bool {
+        match self {
+            Self::Fs(_) => true,
+            Self::Blk(_) | Self::Net(_) | Self::Rng(_) => false,
+        }
+    }
+
     /// The device's name.
     pub fn id(&self) -> &DeviceId {
         match self {
             Self::Blk(config) => &config.id,
             Self::Net(config) => &config.id,
             Self::Rng(config) => &config.id,
+            Self::Fs(config) => &config.id,
         }
     }
 
@@ -44,6 +57,7 @@ impl DeviceConfig {
             Self::Blk(config) => config.position,
             Self::Net(config) => config.position,
             Self::Rng(config) => config.position,
+            Self::Fs(config) => config.position,
         }
     }
 
@@ -61,6 +75,7 @@ impl DeviceConfig {
             Self::Blk(config) => Box::new(Blk::build(config, host.take_disk(&config.id)?, saved)?),
             Self::Net(config) => Box::new(Net::build(config, host.take_taps(&config.id)?, saved)?),
             Self::Rng(config) => Box::new(Rng::build(config, saved)?),
+            Self::Fs(config) => Box::new(Fs::build(config, host.take_backend(&config.id)?, saved)?),
         })
     }
 }
@@ -71,6 +86,7 @@ impl DeviceConfig {
 pub struct HostHandles {
     disks: BTreeMap<DeviceId, File>,
     taps: BTreeMap<DeviceId, Vec<Tap>>,
+    backends: BTreeMap<DeviceId, Box<dyn Connect>>,
 }
 
 impl HostHandles {
@@ -82,6 +98,11 @@ impl HostHandles {
     /// Adds the open queues of a tap, one per queue pair.
     pub fn add_taps(&mut self, id: DeviceId, taps: Vec<Tap>) {
         self.taps.insert(id, taps);
+    }
+
+    /// Adds the way to the backend of a shared directory.
+    pub fn add_fs(&mut self, id: DeviceId, backend: Box<dyn Connect>) {
+        self.backends.insert(id, backend);
     }
 
     fn take_disk(&mut self, id: &DeviceId) -> Result<File, BuildError> {
@@ -96,6 +117,15 @@ impl HostHandles {
             id: id.clone(),
             handle: "tap",
         })
+    }
+
+    fn take_backend(&mut self, id: &DeviceId) -> Result<Box<dyn Connect>, BuildError> {
+        self.backends
+            .remove(id)
+            .ok_or_else(|| BuildError::NoHandle {
+                id: id.clone(),
+                handle: "backend",
+            })
     }
 }
 
@@ -128,6 +158,15 @@ pub enum BuildError {
         /// What the host said.
         #[source]
         source: std::io::Error,
+    },
+    /// The process that is to serve the device's queues cannot.
+    #[error("Device {id}: its backend is of no use")]
+    Backend {
+        /// The device.
+        id: DeviceId,
+        /// Why.
+        #[source]
+        source: VhostUserError,
     },
     /// The saved state was not accepted.
     #[error("Device {id}: saved state was not accepted")]

@@ -9,6 +9,7 @@ use super::conformance::{Subject, start_and_stop, subjects};
 use super::{FakeInterrupt, MmioDriver, QueueDriver, activation, guest_memory};
 use crate::bus::BusDevice;
 use crate::device::Memory;
+use crate::fs::refuse_all;
 use crate::legacy::ioapic::{self, IoApic, Line, MsiMessage, RouteSink};
 use crate::rng::Requests;
 use crate::state::StateBlob;
@@ -201,6 +202,19 @@ pub fn rng_requests(input: &[u8]) {
     let mut requests = Requests::new(0, queue.queue());
     for _ in 0..ROUNDS {
         if !matches!(requests.process(&memory), Ok(served) if served.again) {
+            break;
+        }
+    }
+}
+
+/// The answers of a share that nobody serves, on a garbage queue.
+pub fn fs_refusals(input: &[u8]) {
+    let memory = guest_memory();
+    let queue = QueueDriver::new(&memory, 1, QUEUE_SIZE);
+    scribble(&memory, &queue, input);
+    let mut active = queue.active_queue(0);
+    for _ in 0..ROUNDS {
+        if !matches!(refuse_all(&mut active, &memory), Ok(refused) if refused.again) {
             break;
         }
     }

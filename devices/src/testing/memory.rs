@@ -1,8 +1,10 @@
 //! Guest memory for tests, and activations of devices in it.
 
+use std::fs::File;
 use std::sync::Arc;
 
-use vm_memory::GuestAddress;
+use rustix::fs::{MemfdFlags, memfd_create};
+use vm_memory::{FileOffset, GuestAddress};
 
 use super::FakeInterrupt;
 use crate::device::{Activation, ActiveQueue, Memory};
@@ -15,12 +17,21 @@ pub const GUEST_MEMORY_BYTES: u64 = 32 << 20;
 const BOUNDARY: u64 = 16 << 20;
 
 /// 32 MiB of zeroed guest RAM from address 0, in two adjacent regions: code that believes in a
-/// single region fails at the boundary.
+/// single region fails at the boundary. Shared, so that a backend can map it as well.
 pub fn guest_memory() -> Memory {
     let bytes = |count: u64| usize::try_from(count).unwrap();
-    Memory::from_ranges(&[
-        (GuestAddress(0), bytes(BOUNDARY)),
-        (GuestAddress(BOUNDARY), bytes(GUEST_MEMORY_BYTES - BOUNDARY)),
+    let file = Arc::new(File::from(
+        memfd_create("guest", MemfdFlags::CLOEXEC).unwrap(),
+    ));
+    file.set_len(GUEST_MEMORY_BYTES).unwrap();
+    let at = |start| Some(FileOffset::from_arc(file.clone(), start));
+    Memory::from_ranges_with_files([
+        (GuestAddress(0), bytes(BOUNDARY), at(0)),
+        (
+            GuestAddress(BOUNDARY),
+            bytes(GUEST_MEMORY_BYTES - BOUNDARY),
+            at(BOUNDARY),
+        ),
     ])
     .expect("32 MiB of memory")
 }

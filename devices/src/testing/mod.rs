@@ -30,6 +30,7 @@
     reason = "a test that is written wrongly fails where it is wrong"
 )]
 
+pub mod backend;
 pub mod conformance;
 mod fake_irq;
 pub mod fuzz;

@@ -110,6 +110,7 @@ fn planned(device: &DeviceConfig) -> PlannedDevice {
             DeviceConfig::Blk(_) => "virtio-blk",
             DeviceConfig::Net(_) => "virtio-net",
             DeviceConfig::Rng(_) => "virtio-rng",
+            DeviceConfig::Fs(_) => "virtio-fs",
         },
         position: Some(position.0),
         registers: format!("mmio {:#x}", ports::virtio_mmio(position)),

@@ -8,10 +8,12 @@ use rustix::fs::{MemfdFlags, memfd_create};
 
 use crate::blk::{Access, BlkConfig, Discard, Engine};
 use crate::device::{DeviceId, VirtioDevice};
+use crate::fs::{FsConfig, OnExit};
 use crate::net::{MacAddr, NetConfig, Tap};
 use crate::registry::{DeviceConfig, HostHandles, Position};
 use crate::rng::RngConfig;
 use crate::state::StateBlob;
+use crate::testing::backend::Backends;
 
 const DISK_BYTES: u64 = 1 << 20;
 
@@ -77,6 +79,16 @@ pub fn subjects() -> Vec<Subject> {
             position: Position(2),
         }),
     };
+    let fs = Subject {
+        name: "fs",
+        config: DeviceConfig::Fs(FsConfig {
+            id: DeviceId::new("fs0"),
+            position: Position(3),
+            tag: "conformance".to_owned(),
+            queues: 2,
+            on_exit: OnExit::Fail,
+        }),
+    };
     vec![
         blk(
             "blk, writable, io_uring where there is one",
@@ -91,6 +103,7 @@ pub fn subjects() -> Vec<Subject> {
         blk("blk, read-only", Access::ReadOnly, Engine::Sync),
         net,
         rng,
+        fs,
     ]
 }
 
@@ -101,6 +114,7 @@ fn handles(config: &DeviceConfig) -> HostHandles {
         DeviceConfig::Blk(blk) => host.add_disk(blk.id.clone(), disk(blk.access)),
         DeviceConfig::Net(net) => host.add_taps(net.id.clone(), vec![tap()]),
         DeviceConfig::Rng(_) => {}
+        DeviceConfig::Fs(fs) => host.add_fs(fs.id.clone(), Box::new(Backends::new())),
     }
     host
 }

@@ -1,0 +1,77 @@
+//! The way to the backend, which outlives any one backend.
+
+use std::time::{Duration, Instant};
+
+use super::OnExit;
+use crate::device::DeviceId;
+use crate::log_limit::LogLimit;
+use crate::vhost_user::{Connect, Connection, VhostUserError};
+
+/// Deaths of backends within [`RESTART_WINDOW`] after which none is started any more: a guest that
+/// found a way to crash it must not keep the host busy.
+const MAX_RESTARTS: usize = 5;
+
+const RESTART_WINDOW: Duration = Duration::from_secs(60);
+
+/// A device's backend, or where to get one.
+pub(super) struct Link {
+    id: DeviceId,
+    connect: Box<dyn Connect>,
+    on_exit: OnExit,
+    /// The backend; none after it died.
+    pub(super) connection: Option<Connection>,
+    restarts: Vec<Instant>,
+    deaths: LogLimit,
+}
+
+impl Link {
+    /// Connects to the first backend.
+    pub(super) fn open(
+        id: DeviceId,
+        mut connect: Box<dyn Connect>,
+        on_exit: OnExit,
+    ) -> Result<Self, VhostUserError> {
+        let connection = Connection::open(connect.as_mut())?;
+        Ok(Self {
+            id,
+            connect,
+            on_exit,
+            connection: Some(connection),
+            restarts: Vec::new(),
+            deaths: LogLimit::new(),
+        })
+    }
+
+    /// The backend; another one when the last one died.
+    pub(super) fn connection(&mut self) -> Result<&mut Connection, VhostUserError> {
+        Ok(match self.connection.take().filter(Connection::is_alive) {
+            Some(alive) => self.connection.insert(alive),
+            None => self
+                .connection
+                .insert(Connection::open(self.connect.as_mut())?),
+        })
+    }
+
+    /// Forgets a backend that is gone or of no use, and says why.
+    pub(super) fn lost(&mut self, why: &(dyn std::error::Error + 'static)) {
+        self.connection = None;
+        if let Some(count) = self.deaths.next() {
+            tracing::warn!(device = %self.id, count, error = why, "the backend of a share is lost");
+        }
+    }
+
+    /// Whether another backend is to take over from one that died now.
+    pub(super) fn may_restart(&mut self, now: Instant) -> bool {
+        self.restarts
+            .retain(|then| now.saturating_duration_since(*then) < RESTART_WINDOW);
+        if self.on_exit == OnExit::Fail || self.restarts.len() >= MAX_RESTARTS {
+            return false;
+        }
+        self.restarts.push(now);
+        true
+    }
+
+    pub(super) fn id(&self) -> &DeviceId {
+        &self.id
+    }
+}

@@ -1,0 +1,73 @@
+//! The frontend's half of vhost-user: a device whose queues another process serves.
+//!
+//! The other process, the *backend*, maps guest RAM itself, is kicked and interrupts the driver
+//! without this process; only set-up and stop go through the socket. Which device it is, who
+//! starts the backend, and what becomes of the device when the backend dies is not decided here.
+//!
+//! Protocol: <https://qemu-project.gitlab.io/qemu/interop/vhost-user.html>.
+
+mod connection;
+mod ring;
+
+use std::fmt;
+use std::io;
+use std::os::unix::net::UnixStream;
+
+pub use connection::{Connection, Lines};
+
+/// Leads to a backend.
+pub trait Connect: fmt::Debug + Send {
+    /// Connects. Called again after a backend is gone: the next stream leads to another one, or to
+    /// the same one after it came back.
+    ///
+    /// # Errors
+    /// When there is no backend to be had.
+    fn connect(&mut self) -> io::Result<UnixStream>;
+}
+
+/// Why a backend cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum VhostUserError {
+    /// Nobody is there.
+    #[error("Failed to connect to the vhost-user backend")]
+    Connect(#[source] io::Error),
+    /// It broke the protocol, refused, or did not answer in time.
+    #[error("Backend failed to {action}")]
+    Request {
+        /// What it was asked to do.
+        action: &'static str,
+        /// What became of that.
+        #[source]
+        source: vhost::Error,
+    },
+    /// It lacks what nothing works without.
+    #[error("Backend offers features {offered:#x}, without {missing}")]
+    Features {
+        /// What it offers.
+        offered: u64,
+        /// The name of what is missing.
+        missing: &'static str,
+    },
+    /// It serves fewer queues than the device has.
+    #[error("Backend serves {served} queues, at least {needed} are needed")]
+    Queues {
+        /// Queues it serves.
+        served: u16,
+        /// Queues the device needs.
+        needed: u16,
+    },
+    /// Guest RAM cannot be shared with another process.
+    #[error("Guest RAM is private to this process, expected shared memory behind a descriptor")]
+    PrivateMemory(#[source] vhost::Error),
+    /// A ring does not lie in one piece.
+    #[error("Queue {queue}: a ring at {address:#x} crosses regions of guest RAM")]
+    Ring {
+        /// Index of the queue.
+        queue: u16,
+        /// Guest address of the ring.
+        address: u64,
+        /// What the memory code found.
+        #[source]
+        source: vm_memory::GuestMemoryError,
+    },
+}
