@@ -52,7 +52,7 @@ fn read(around: &Surroundings, cache_dir: Option<std::path::PathBuf>) {
         ram_bytes: MEMORY_MIB << 20,
         rsdp: vmm::arch::acpi::RSDP,
     };
-    let memory = vmm::memory::create(MEMORY_MIB).ok();
+    let memory = vmm::memory::create(MEMORY_MIB, vmm::memory::Backing::Private).ok();
     let payload = open(&config).ok();
     let loaded = payload
         .zip(memory)

@@ -4,6 +4,7 @@ use devices::registry::DeviceConfig;
 use uuid::Uuid;
 
 use crate::boot::BootConfig;
+use crate::memory::Backing;
 
 /// A virtual machine, as `Vm::boot` takes it. Checked by [`VmConfig::validate`](crate::validate).
 #[derive(Debug, Clone)]
@@ -23,6 +24,17 @@ pub struct VmConfig {
     pub discovery: Discovery,
     /// Devices, in any order: each says its own position.
     pub devices: Vec<DeviceConfig>,
+}
+
+impl VmConfig {
+    /// What guest RAM has to be: shared only when another process serves a device.
+    pub fn backing(&self) -> Backing {
+        if self.devices.iter().any(DeviceConfig::shares_memory) {
+            Backing::Shared
+        } else {
+            Backing::Private
+        }
+    }
 }
 
 /// Most vCPUs of a machine: APIC ids stay below 255, the limit of xAPIC.

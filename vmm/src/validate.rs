@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use devices::device::DeviceId;
-use devices::registry::MAX_POSITION;
+use devices::registry::{DeviceConfig, MAX_POSITION};
 
 use crate::config::{MAX_VCPUS, VmConfig};
 use crate::memory::layout::{MAX_RAM_MIB, MIN_RAM_MIB};
@@ -43,6 +43,16 @@ pub enum ConfigError {
         /// The other.
         second: DeviceId,
     },
+    /// Two shares of one tag: the guest could mount only one of them.
+    #[error("Devices {first} and {second} both have the tag {tag:?}; give one of them another")]
+    SameTag {
+        /// The tag.
+        tag: String,
+        /// One device.
+        first: DeviceId,
+        /// The other.
+        second: DeviceId,
+    },
     /// Two devices of one name.
     #[error("Two devices are named {id}")]
     SameName {
@@ -67,6 +77,7 @@ impl VmConfig {
         }
         let mut places = BTreeMap::new();
         let mut names = BTreeMap::new();
+        let mut tags = BTreeMap::new();
         for device in &self.devices {
             let (id, position) = (device.id().clone(), device.position().0);
             if position > MAX_POSITION {
@@ -83,6 +94,15 @@ impl VmConfig {
             if names.insert(id.clone(), ()).is_some() {
                 return Err(ConfigError::SameName { id });
             }
+            if let DeviceConfig::Fs(fs) = device
+                && let Some(first) = tags.insert(&fs.tag, id.clone())
+            {
+                return Err(ConfigError::SameTag {
+                    tag: fs.tag.clone(),
+                    first,
+                    second: id,
+                });
+            }
         }
         Ok(())
     }
@@ -90,7 +110,8 @@ impl VmConfig {
 
 #[cfg(test)]
 mod tests {
-    use devices::registry::{DeviceConfig, Position};
+    use devices::fs::{FsConfig, OnExit};
+    use devices::registry::Position;
     use devices::rng::RngConfig;
     use uuid::Uuid;
 
@@ -156,5 +177,25 @@ mod tests {
         ));
         let same_name = config(&[("rng0", 3), ("rng0", 4)]).validate();
         assert!(matches!(same_name, Err(ConfigError::SameName { .. })));
+    }
+    #[test]
+    fn tags_are_unique() {
+        let share = |id: &str, position| {
+            DeviceConfig::Fs(FsConfig {
+                id: DeviceId::new(id),
+                position: Position(position),
+                tag: "ro-store".to_owned(),
+                queues: 1,
+                on_exit: OnExit::Fail,
+            })
+        };
+        let config = VmConfig {
+            devices: vec![share("fs0", 3), share("fs1", 4)],
+            ..config(&[])
+        };
+        assert!(matches!(
+            config.validate(),
+            Err(ConfigError::SameTag { .. })
+        ));
     }
 }

@@ -117,7 +117,7 @@ impl Vm {
         let (events, queue) = event_channel().map_err(on("create the event channel"))?;
         let outbox =
             console::outbox(events.clone(), phases.clone()).map_err(on("create the console"))?;
-        let memory = memory::create(config.memory_mib)?;
+        let memory = memory::create(config.memory_mib, config.backing())?;
         phases.stamp(Phase::MemoryMapped);
         let payload = boot::open(&config.boot)?;
         phases.stamp(Phase::KernelFound);

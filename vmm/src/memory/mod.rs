@@ -1,9 +1,16 @@
 //! Guest RAM.
 
+mod shared;
 mod sys;
 
+use std::io;
+use std::sync::Arc;
+
 use devices::device::Memory;
-use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryRegion, GuestRegionMmap, MmapRegion};
+use vm_memory::mmap::MmapRegionError;
+use vm_memory::{
+    FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryRegion, GuestRegionMmap, MmapRegion,
+};
 
 pub use crate::arch::layout;
 
@@ -30,30 +37,58 @@ pub enum MemoryError {
         mib: u64,
         /// What the host said.
         #[source]
-        source: vm_memory::mmap::MmapRegionError,
+        source: MmapRegionError,
+    },
+    /// The host gives no memory that can be shared.
+    #[error("Failed to {action} a memfd for guest RAM that a share's backend can map")]
+    Shared {
+        /// What was being done to it.
+        action: &'static str,
+        /// What the host said.
+        #[source]
+        source: io::Error,
     },
     /// Two ranges overlap: a mistake in the memory map.
     #[error("Guest RAM ranges overlap")]
     Ranges(#[source] vm_memory::GuestRegionCollectionError),
 }
 
-/// Maps `mib` MiB of private anonymous memory: aligned for huge pages, absent from core dumps,
-/// untouched until the guest or a loader writes to it.
+/// What guest RAM is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Backing {
+    /// Private anonymous memory: the fastest, and nobody else's.
+    Private,
+    /// A memfd that other processes can be given: they serve queues in it.
+    Shared,
+}
+
+/// Maps `mib` MiB of memory: aligned for huge pages, absent from core dumps, untouched until the
+/// guest or a loader writes to it.
 ///
 /// # Errors
 /// When the size is out of range or the host refuses.
-pub fn create(mib: u64) -> Result<Memory, MemoryError> {
+pub fn create(mib: u64, backing: Backing) -> Result<Memory, MemoryError> {
     if !(layout::MIN_RAM_MIB..=layout::MAX_RAM_MIB).contains(&mib) {
         return Err(MemoryError::Size { mib });
     }
+    let file = match backing {
+        Backing::Private => None,
+        Backing::Shared => Some(Arc::new(shared::file(mib << 20)?)),
+    };
     let mut regions = Vec::new();
+    let mut offset = 0;
     for (start, length) in layout::ram_ranges(mib << 20) {
-        let length = usize::try_from(length).map_err(|_| MemoryError::Size { mib })?;
-        let mapping = aligned(length).map_err(|source| MemoryError::Map { mib, source })?;
+        let bytes = usize::try_from(length).map_err(|_| MemoryError::Size { mib })?;
+        let map = || match &file {
+            None => MmapRegion::new(bytes),
+            Some(file) => MmapRegion::from_file(FileOffset::from_arc(file.clone(), offset), bytes),
+        };
+        let mapping = aligned(map).map_err(|source| MemoryError::Map { mib, source })?;
         sys::advise(&mapping);
         let region =
             GuestRegionMmap::new(mapping, GuestAddress(start)).ok_or(MemoryError::Size { mib })?;
         regions.push(region);
+        offset += length;
     }
     Memory::from_regions(regions).map_err(MemoryError::Ranges)
 }
@@ -61,8 +96,10 @@ pub fn create(mib: u64) -> Result<Memory, MemoryError> {
 /// A mapping whose address is a multiple of [`HUGE_PAGE`] wherever the host allows it; newer
 /// kernels align by themselves. Guest and host address are then congruent, which lets KVM map
 /// whole huge pages.
-fn aligned(length: usize) -> Result<MmapRegion, vm_memory::mmap::MmapRegionError> {
-    let first = MmapRegion::new(length)?;
+fn aligned(
+    map: impl Fn() -> Result<MmapRegion, MmapRegionError>,
+) -> Result<MmapRegion, MmapRegionError> {
+    let first = map()?;
     let excess = first.as_ptr().addr() % HUGE_PAGE;
     if excess == 0 {
         return Ok(first);
@@ -70,7 +107,7 @@ fn aligned(length: usize) -> Result<MmapRegion, vm_memory::mmap::MmapRegionError
     drop(first);
     // Mappings grow downwards: a pad above the next one shifts it to the boundary.
     let _pad = MmapRegion::<()>::new(excess)?;
-    MmapRegion::new(length)
+    map()
 }
 
 /// Total bytes of RAM.
@@ -84,18 +121,44 @@ mod tests {
 
     #[test]
     fn ram_is_aligned_for_huge_pages_on_both_sides_of_the_hole() {
-        let memory = create(3584).unwrap();
-        assert_eq!(size(&memory), 3584 << 20);
-        for region in memory.iter() {
-            assert_eq!(region.get_mmap().as_ptr().addr() % HUGE_PAGE, 0);
+        for backing in [Backing::Private, Backing::Shared] {
+            let memory = create(3584, backing).unwrap();
+            assert_eq!(size(&memory), 3584 << 20);
+            for region in memory.iter() {
+                assert_eq!(region.get_mmap().as_ptr().addr() % HUGE_PAGE, 0);
+            }
         }
     }
 
     #[test]
+    fn shared_ram_is_one_file_without_gaps_that_nobody_can_resize() {
+        let memory = create(3584, Backing::Shared).unwrap();
+        let mut offset = 0;
+        for region in memory.iter() {
+            let file = region.file_offset().unwrap();
+            assert_eq!(file.start(), offset);
+            assert_eq!(file.file().metadata().unwrap().len(), 3584 << 20);
+            assert!(file.file().set_len(4096).is_err(), "shrinking");
+            assert!(file.file().set_len(4096 << 20).is_err(), "growing");
+            offset += region.len();
+        }
+        assert_eq!(offset, 3584 << 20);
+    }
+
+    #[test]
+    fn private_ram_has_no_file() {
+        let memory = create(256, Backing::Private).unwrap();
+        assert!(memory.iter().all(|region| region.file_offset().is_none()));
+    }
+
+    #[test]
     fn sizes_out_of_range_are_refused() {
-        assert!(matches!(create(31), Err(MemoryError::Size { mib: 31 })));
         assert!(matches!(
-            create((1 << 20) + 1),
+            create(31, Backing::Private),
+            Err(MemoryError::Size { mib: 31 })
+        ));
+        assert!(matches!(
+            create((1 << 20) + 1, Backing::Shared),
             Err(MemoryError::Size { .. })
         ));
     }
