@@ -44,8 +44,8 @@ fn bench(criterion: &mut Criterion, pair: TapPair, bytes: usize) -> Result<(), B
     let TapPair { tap, host } = pair;
     let card = Net::build(&config, vec![tap], None)?;
     let (rig, drivers) = Rig::activate(Box::new(card))?;
-    let [mut rx, mut tx] =
-        <[QueueDriver; 2]>::try_from(drivers).map_err(|_| "a card has two queues")?;
+    let [mut rx, mut tx, _control] =
+        <[QueueDriver; 3]>::try_from(drivers).map_err(|_| "a card of one pair has three queues")?;
 
     let mut group = criterion.benchmark_group("net");
     group.throughput(Throughput::Elements(BURST as u64));

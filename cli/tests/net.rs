@@ -148,7 +148,7 @@ fn each_unfit_tap_has_its_own_error_and_31() {
             "Interface vm-slot1 is not a tap",
         ),
         (
-            "ip tuntap add vm-slot1 mode tap multi_queue",
+            "ip tuntap add vm-slot1 mode tun",
             "was created with other flags",
         ),
     ];

@@ -7,7 +7,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::AsRawFd as _;
+use std::os::fd::{AsRawFd as _, BorrowedFd};
 
 use crate::slot::InterfaceName;
 
@@ -19,12 +19,19 @@ impl TunFlags {
     /// An Ethernet device whose frames come without packet information and with a virtio header:
     /// what the network device of a guest reads and writes.
     pub(crate) const TAP: Self = Self(0x0002 | 0x1000 | 0x4000);
+    /// May be attached to several times, a queue each.
+    pub(crate) const MULTI_QUEUE: Self = Self(0x0100);
     /// Stays when the last descriptor closes.
     pub(crate) const PERSIST: Self = Self(0x0800);
 
     /// Whether all of `other` is set.
     pub(crate) fn contains(self, other: Self) -> bool {
         self.0 & other.0 == other.0
+    }
+
+    /// These and `other`.
+    pub(crate) fn and(self, other: Self) -> Self {
+        Self(self.0 | other.0)
     }
 }
 
@@ -54,6 +61,35 @@ pub(crate) fn attach(tun: &File, name: &InterfaceName, flags: TunFlags) -> io::R
     let result = unsafe { libc::ioctl(tun.as_raw_fd(), libc::TUNSETIFF, &raw mut request) };
     check(result)
 }
+
+/// Whether the interface is up and has a carrier (`ETHTOOL_GLINK`), asked through any `socket`. A
+/// persistent tap has one as long as somebody is attached to it. Unlike the operational state,
+/// which follows up to a second later, this is so now.
+pub(crate) fn has_link(socket: BorrowedFd<'_>, name: &InterfaceName) -> io::Result<bool> {
+    let mut value = EthtoolValue {
+        command: ETHTOOL_GLINK,
+        data: 0,
+    };
+    let mut request = request(name);
+    request.ifr_ifru.ifru_data = (&raw mut value).cast();
+    // SAFETY: `SIOCETHTOOL` reads one `ifreq`, and through its pointer reads and writes the
+    // `ethtool_value` that this command takes; both live on this stack frame.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), SIOCETHTOOL, &raw mut request) };
+    check(result)?;
+    Ok(value.data != 0)
+}
+
+/// `struct ethtool_value` of `linux/ethtool.h`.
+#[repr(C)]
+struct EthtoolValue {
+    command: u32,
+    data: u32,
+}
+
+/// Asks for the state of the link.
+const ETHTOOL_GLINK: u32 = 0x0a;
+/// Request number of the ethtool interface.
+const SIOCETHTOOL: libc::Ioctl = 0x8946;
 
 /// Flags of the tap that the open `/dev/net/tun` is attached to.
 pub(crate) fn flags(tun: &File) -> io::Result<TunFlags> {

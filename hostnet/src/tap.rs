@@ -4,7 +4,9 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
+
+use rustix::net::{AddressFamily, SocketFlags, SocketType, netdevice, socket_with};
 
 use crate::slot::InterfaceName;
 use crate::sys::{self, TunFlags};
@@ -12,26 +14,54 @@ use crate::sys::{self, TunFlags};
 /// The driver's control device.
 const TUN: &str = "/dev/net/tun";
 
-/// Opens the existing tap `name` for a VMM: Ethernet frames with a virtio header in front.
+/// Opens the existing tap `name` for a VMM: Ethernet frames with a virtio header in front. A tap that
+/// was made for several queues is opened `queues` times, any other once. At least one is opened.
 ///
 /// # Errors
 /// When there is no such tap, or it cannot be opened; see [`TapError`]. Never creates one.
-pub fn open(name: &InterfaceName) -> Result<OwnedFd, TapError> {
+pub fn open(name: &InterfaceName, queues: u8) -> Result<Vec<OwnedFd>, TapError> {
     // Attaching to an absent name would create it, for a process that may.
-    if index_of(name).is_none() {
-        return Err(TapError::Missing { name: name.clone() });
+    let socket = any_socket().ok().filter(|socket| exists(socket, name));
+    let socket = socket.ok_or_else(|| TapError::Missing { name: name.clone() })?;
+    // The kernel lets anybody who may attach to a tap of several queues do so beside its user, and
+    // would divide the guest's frames among both.
+    if sys::has_link(socket.as_fd(), name).unwrap_or(false) {
+        return Err(TapError::Busy {
+            name: name.clone(),
+            source: io::Error::from_raw_os_error(libc::EBUSY),
+        });
     }
     let tun = open_tun()?;
-    sys::attach(&tun, name, TunFlags::TAP).map_err(|error| refused(name, error))?;
-    let flags = sys::flags(&tun).map_err(|source| TapError::Open {
-        name: name.clone(),
-        source,
-    })?;
+    let flags = attach(&tun, name)?;
     if !flags.contains(TunFlags::PERSIST) {
         // It went away between the look and the attach, which made a new one; closing removes it.
         return Err(TapError::Missing { name: name.clone() });
     }
-    Ok(tun.into())
+    let mut opened = vec![tun.into()];
+    if flags.contains(TunFlags::MULTI_QUEUE) {
+        for _ in 1..queues {
+            let tun = open_tun()?;
+            attach(&tun, name)?;
+            opened.push(tun.into());
+        }
+    }
+    Ok(opened)
+}
+
+/// Attaches to the tap `name` in the form that it was made in, and returns its flags.
+fn attach(tun: &File, name: &InterfaceName) -> Result<TunFlags, TapError> {
+    let several = TunFlags::TAP.and(TunFlags::MULTI_QUEUE);
+    // The kernel refuses whoever differs in this flag with EINVAL, and says no more.
+    sys::attach(tun, name, several)
+        .or_else(|error| match error.raw_os_error() {
+            Some(libc::EINVAL) => sys::attach(tun, name, TunFlags::TAP),
+            _ => Err(error),
+        })
+        .map_err(|error| refused(name, error))?;
+    sys::flags(tun).map_err(|source| TapError::Open {
+        name: name.clone(),
+        source,
+    })
 }
 
 /// Makes the persistent tap `name` for processes of user `uid`.
@@ -55,7 +85,7 @@ pub(crate) fn create(name: &InterfaceName, uid: u32) -> Result<(), TapError> {
 /// As [`open`], and when the host refuses.
 pub(crate) fn change_owner(name: &InterfaceName, uid: u32) -> Result<(), TapError> {
     let tun = open_tun()?;
-    sys::attach(&tun, name, TunFlags::TAP).map_err(|error| refused(name, error))?;
+    attach(&tun, name)?;
     sys::set_owner(&tun, uid).map_err(|source| TapError::Open {
         name: name.clone(),
         source,
@@ -70,18 +100,14 @@ fn open_tun() -> Result<File, TapError> {
     })
 }
 
-/// Index of the interface, when there is one. Asks a socket, because `/sys` may show another
-/// network namespace.
-fn index_of(name: &InterfaceName) -> Option<u32> {
-    use rustix::net::{AddressFamily, SocketFlags, SocketType, netdevice, socket_with};
+/// A socket to ask about interfaces: `/sys` may show another network namespace.
+fn any_socket() -> io::Result<OwnedFd> {
+    let (family, kind) = (AddressFamily::UNIX, SocketType::DGRAM);
+    Ok(socket_with(family, kind, SocketFlags::CLOEXEC, None)?)
+}
 
-    let socket = socket_with(
-        AddressFamily::UNIX,
-        SocketType::DGRAM,
-        SocketFlags::CLOEXEC,
-        None,
-    );
-    netdevice::name_to_index(socket.ok()?, name.as_str()).ok()
+fn exists(socket: &OwnedFd, name: &InterfaceName) -> bool {
+    netdevice::name_to_index(socket, name.as_str()).is_ok()
 }
 
 /// Says why an existing interface could not be attached to.
@@ -167,10 +193,9 @@ pub enum TapError {
         #[source]
         source: io::Error,
     },
-    /// The tap was made with flags that exclude ours.
+    /// The interface was made with flags that exclude ours.
     #[error(
-        "Tap {name} was created with other flags ({flags}): expected a tap without multi_queue; \
-         remove it with `ip link del {name}` and make it with `slotvmm net apply <slot>`"
+        "Tap {name} was created with other flags ({flags}): expected a tap, not a tun; remove it with `ip link del {name}` and make it with `slotvmm net apply <slot>`"
     )]
     Flags {
         /// The tap.

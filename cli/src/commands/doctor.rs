@@ -191,7 +191,7 @@ fn slot_checks(slot: &Slot) -> Vec<Check> {
     });
     let taps = slot.nics.iter().map(|nic| {
         let what = format!("{} tap {}", slot.name, nic.tap);
-        match hostnet::tap::open(&nic.tap) {
+        match hostnet::tap::open(&nic.tap, 1) {
             Ok(_) => Check::good(what, "can be opened"),
             Err(error @ hostnet::tap::TapError::Busy { .. }) => {
                 Check::note(what, error.to_string())

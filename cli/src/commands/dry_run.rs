@@ -10,7 +10,7 @@ use crate::args::Run;
 use crate::disk::{self, Presence};
 use crate::exit::Exit;
 use crate::output::{Report, or_dash, pairs, print, size, table};
-use crate::resolve::{self, Disk, Nic, Slot};
+use crate::resolve::{self, Disk, Nic, Queues, Slot};
 
 /// Prints the plan of a slot.
 pub(super) fn dry_run(args: &Run, context: &Context) -> Result<Exit, CommandError> {
@@ -88,13 +88,11 @@ fn planned_tap(nic: &Nic) -> Result<PlannedTap, CommandError> {
                 multi_queue: false, ..
             },
             ..
-        }) => "present",
+        }) if matches!(nic.queues, Queues::Set(2..)) => "made for one queue",
         Some(Link {
-            kind: LinkKind::Tap {
-                multi_queue: true, ..
-            },
+            kind: LinkKind::Tap { .. },
             ..
-        }) => "made for several queues",
+        }) => "present",
         Some(_) => "not a tap",
     };
     Ok(PlannedTap {
@@ -102,6 +100,14 @@ fn planned_tap(nic: &Nic) -> Result<PlannedTap, CommandError> {
         name: nic.tap.to_string(),
         state,
     })
+}
+
+fn queues(queues: Queues) -> String {
+    match queues {
+        Queues::Set(queues) => queues.to_string(),
+        Queues::AtMost(1) => "1".to_owned(),
+        Queues::AtMost(most) => format!("up to {most}"),
+    }
 }
 
 impl Report for Plan {
@@ -214,9 +220,11 @@ impl Plan {
                 tap.state.to_owned(),
                 bridge,
                 nic.mac_text(),
+                queues(nic.queues),
             ]
         });
-        table(["NETWORK", "TAP", "STATE", "BRIDGE", "MAC"], rows)
+        let head = ["NETWORK", "TAP", "STATE", "BRIDGE", "MAC", "QUEUES"];
+        table(head, rows)
     }
 }
 

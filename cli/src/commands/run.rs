@@ -7,7 +7,6 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
-use devices::net::Tap;
 use devices::registry::HostHandles;
 use nix::sys::signalfd::SignalFd;
 use serde::Serialize;
@@ -26,6 +25,7 @@ use crate::exit::Exit;
 use crate::output::{Format, Report as _, print, print_text};
 use crate::resolve::{Slot, plan};
 use crate::rundir::RunDir;
+use crate::tap;
 
 /// Runs a slot until its guest is done.
 ///
@@ -87,8 +87,7 @@ fn open_handles(slot: &Slot) -> Result<HostHandles, CommandError> {
         handles.add_disk(plan::disk_id(disk), disk::open(disk)?);
     }
     for nic in &slot.nics {
-        let tap = Tap::new(hostnet::tap::open(&nic.tap)?)?;
-        handles.add_taps(plan::nic_id(nic), vec![tap]);
+        handles.add_taps(plan::nic_id(nic), tap::open(nic)?);
     }
     Ok(handles)
 }

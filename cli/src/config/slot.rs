@@ -126,6 +126,8 @@ pub(crate) struct NetFile {
     pub(crate) mac: Setting<Mac>,
     /// `mtu`
     pub(crate) mtu: Setting<Ranged<68, 65535>>,
+    /// `queues`: pairs of queues.
+    pub(crate) queues: Setting<Ranged<1, 8>>,
     /// `position`
     pub(crate) position: Setting<Ranged<8, 11>>,
 }
@@ -243,6 +245,7 @@ impl NetFile {
             bridge: table.get("bridge"),
             mac: table.get("mac"),
             mtu: table.get("mtu"),
+            queues: table.get("queues"),
             position: table.get("position"),
         };
         table.finish();

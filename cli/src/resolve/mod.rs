@@ -19,7 +19,7 @@ use uuid::Uuid;
 
 pub(crate) use self::boot::{Boot, BootSource};
 pub(crate) use self::disks::{Create, Disk, Use};
-pub(crate) use self::nics::Nic;
+pub(crate) use self::nics::{Nic, Queues};
 pub(crate) use self::paths::{Paths, SlotPaths};
 use crate::config::{ConfigError, HostFile, LoadedSlot, Problem};
 
@@ -87,10 +87,13 @@ impl Slot {
         let index = index(loaded, problems)?;
         let net = SlotNet::new(loaded.name.clone(), index);
         let paths = Paths::of(host).slot(&loaded.name, problems);
-        let nics = nics::resolve(loaded, &net, problems);
+        let machine = machine(host, loaded);
+        let mut nics = nics::resolve(loaded, &net, problems);
+        for nic in &mut nics {
+            nic.queues = nic.queues.for_vcpus(machine.vcpus);
+        }
         let boot = boot::resolve(host, loaded, (&net, &nics), problems)?;
         let disks = disks::resolve(host, loaded, &paths, &boot, problems);
-        let machine = machine(host, loaded);
         let slot = Self {
             name: loaded.name.clone(),
             index,

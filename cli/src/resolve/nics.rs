@@ -8,6 +8,9 @@ use crate::config::{LoadedSlot, Located, NetFile, Problem};
 /// Position of the first network card, behind every disk.
 const FIRST_POSITION: u8 = 8;
 
+/// Most pairs of queues: a card has one interrupt line, and more would not make it faster.
+const MOST_QUEUES: u8 = 8;
+
 /// A network card.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Nic {
@@ -22,8 +25,37 @@ pub(crate) struct Nic {
     /// Address of the card.
     #[serde(serialize_with = "mac_text")]
     pub(crate) mac: [u8; 6],
+    /// Pairs of queues, each with a thread and a queue of the tap.
+    pub(crate) queues: Queues,
     /// Largest packet offered to the guest, or nothing for the guest's own choice.
     pub(crate) mtu: Option<u16>,
+}
+
+/// How many pairs of queues a card has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Queues {
+    /// As many as the configuration says.
+    Set(u8),
+    /// One per virtual CPU, up to this, or as many as the tap was made for.
+    AtMost(u8),
+}
+
+impl Queues {
+    /// What is left to us is no more than one pair for each of `vcpus` virtual CPUs.
+    pub(super) fn for_vcpus(self, vcpus: u8) -> Self {
+        match self {
+            Self::Set(_) => self,
+            Self::AtMost(most) => Self::AtMost(most.min(vcpus)),
+        }
+    }
+
+    /// The largest number.
+    pub(crate) fn wanted(self) -> u8 {
+        match self {
+            Self::Set(queues) | Self::AtMost(queues) => queues,
+        }
+    }
 }
 
 impl Nic {
@@ -122,12 +154,15 @@ fn nic(
     mac: [u8; 6],
 ) -> Nic {
     let mtu = file.and_then(|file| file.mtu.as_ref());
+    let queues = file.and_then(|file| file.queues.as_ref());
+    let queues = queues.and_then(|queues| u8::try_from(queues.value.0).ok());
     Nic {
         id: format!("net{}", position.saturating_sub(FIRST_POSITION)),
         position,
         tap,
         bridge,
         mac,
+        queues: queues.map_or(Queues::AtMost(MOST_QUEUES), Queues::Set),
         mtu: mtu.and_then(|mtu| u16::try_from(mtu.value.0).ok()),
     }
 }

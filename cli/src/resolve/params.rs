@@ -69,6 +69,7 @@ fn address_params(net: &SlotNet) -> [String; 2] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::resolve::Queues;
 
     fn slot1() -> SlotNet {
         let name: hostnet::slot::SlotName = "slot1".parse().unwrap();
@@ -83,6 +84,7 @@ mod tests {
             tap: "vm-slot1".parse().unwrap(),
             bridge: None,
             mac: [2, 0, 0, 0, 0, 1],
+            queues: Queues::AtMost(1),
             mtu: None,
         }]
     }

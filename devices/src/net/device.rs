@@ -1,21 +1,20 @@
 //! The card as the transport sees it.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
-use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
-use virtio_bindings::virtio_net::{
-    VIRTIO_NET_F_CSUM, VIRTIO_NET_F_GUEST_CSUM, VIRTIO_NET_F_GUEST_ECN, VIRTIO_NET_F_GUEST_TSO4,
-    VIRTIO_NET_F_GUEST_TSO6, VIRTIO_NET_F_HOST_ECN, VIRTIO_NET_F_HOST_TSO4, VIRTIO_NET_F_HOST_TSO6,
-    VIRTIO_NET_F_MAC, VIRTIO_NET_F_MRG_RXBUF, VIRTIO_NET_F_MTU, VIRTIO_NET_S_LINK_UP,
-};
-use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
-use virtio_queue::QueueT;
-
-use super::pair::{Pair, PairHost};
+use super::card::{Card, Governor};
+use super::control::Control;
+use super::features::{config_space, offered, offloads, receive_form};
+use super::lanes::{LaneError, Lanes};
+use super::pair::Pair;
+use super::queues::Queues;
 use super::ring::Ring;
-use super::rx::{Buffers, Rx};
-use super::tx::Tx;
-use super::{NetConfig, NetCounters, NetStateV1, Offloads, QUEUE_SIZE, Tap};
+use super::session::Session;
+use super::state::Settings;
+use super::{
+    CONTROL_QUEUE_SIZE, MAX_QUEUE_PAIRS, NetConfig, NetCounters, NetStateV1, QUEUE_SIZE, Tap,
+};
 use crate::device::{
     ActivateError, Activation, ActiveQueue, DeviceError, DeviceId, DeviceKind, DeviceSpec, Stopped,
     VirtioDevice,
@@ -25,52 +24,36 @@ use crate::registry::BuildError;
 use crate::state::{StateBlob, StateError};
 use crate::worker::Worker;
 
-/// Index of the receive queue of the first pair (§5.1.2).
-const RX_QUEUE: u16 = 0;
-/// Index of the transmit queue of the first pair.
-const TX_QUEUE: u16 = 1;
-/// Pairs of queues. More of them need `VIRTIO_NET_F_MQ` and a control queue, and a tap queue and a
-/// thread each.
-const QUEUE_PAIRS: u16 = 1;
-
 /// Lowest MTU the standard allows (§5.1.4.1).
 const MIN_MTU: u16 = 68;
-
-const FEATURES: [u32; 14] = [
-    VIRTIO_NET_F_CSUM,
-    VIRTIO_NET_F_GUEST_CSUM,
-    VIRTIO_NET_F_GUEST_TSO4,
-    VIRTIO_NET_F_GUEST_TSO6,
-    VIRTIO_NET_F_GUEST_ECN,
-    VIRTIO_NET_F_HOST_TSO4,
-    VIRTIO_NET_F_HOST_TSO6,
-    VIRTIO_NET_F_HOST_ECN,
-    VIRTIO_NET_F_MRG_RXBUF,
-    VIRTIO_NET_F_MAC,
-    VIRTIO_RING_F_INDIRECT_DESC,
-    VIRTIO_RING_F_EVENT_IDX,
-    VIRTIO_F_VERSION_1,
-    // Offered only when the configuration names one; masked out otherwise.
-    VIRTIO_NET_F_MTU,
-];
 
 /// A virtio network card.
 pub struct Net {
     id: DeviceId,
     spec: DeviceSpec,
     config_space: [u8; 12],
-    tap: Arc<Tap>,
+    /// The queues of its tap, one per pair.
+    taps: Vec<Arc<Tap>>,
     counters: Arc<NetCounters>,
-    faults: LogLimit,
-    worker: Option<Worker<Pair>>,
+    faults: Arc<LogLimit>,
+    settings: Settings,
+    running: Option<Running>,
+}
+
+/// A card between activation and stop.
+struct Running {
+    worker: Worker<Card>,
+    /// Queues that the driver enabled but cannot use with the features it took.
+    spare: Vec<ActiveQueue>,
 }
 
 impl Net {
-    /// Builds a card on the one open queue of its tap. `saved` is its state from a snapshot.
+    /// Builds a card on the open queues of its tap; it offers as many pairs of queues. `saved` is
+    /// its state from a snapshot.
     ///
     /// # Errors
-    /// When there is not exactly one tap queue, the MTU is below 68, or the saved state is not that
-    /// of such a card.
+    /// When there are no tap queues or more than [`MAX_QUEUE_PAIRS`], the MTU is below 68, or the
+    /// saved state is not that of such a card.
     pub fn build(
         config: &NetConfig,
         taps: Vec<Tap>,
@@ -80,30 +63,38 @@ impl Net {
             id: config.id.clone(),
             reason,
         };
-        let tap = <[Tap; 1]>::try_from(taps)
-            .map(|[tap]| tap)
-            .map_err(|taps| unfit(format!("{} tap queues were opened, expected 1", taps.len())))?;
+        let count = u16::try_from(taps.len()).unwrap_or(u16::MAX);
+        let tap = taps.first().filter(|_| count <= MAX_QUEUE_PAIRS);
+        let tap = tap.ok_or_else(|| {
+            unfit(format!(
+                "{count} tap queues were opened, expected 1 to {MAX_QUEUE_PAIRS}"
+            ))
+        })?;
         if config.mtu.is_some_and(|mtu| mtu < MIN_MTU) {
             return Err(unfit(format!("MTU is below {MIN_MTU}")));
         }
-        if let Some(blob) = &saved {
-            NetStateV1::checked(blob, QUEUE_PAIRS).map_err(|source| BuildError::State {
-                id: config.id.clone(),
-                source,
-            })?;
-        }
+        let saved = saved
+            .map(|blob| NetStateV1::checked(&blob, count))
+            .transpose();
+        let saved = saved.map_err(|source| BuildError::State {
+            id: config.id.clone(),
+            source,
+        })?;
+        let mut queue_sizes = vec![QUEUE_SIZE; 2 * taps.len()];
+        queue_sizes.push(CONTROL_QUEUE_SIZE);
         Ok(Self {
             id: config.id.clone(),
             spec: DeviceSpec {
                 kind: DeviceKind::Net,
-                features: offered(config.mtu),
-                queue_sizes: vec![QUEUE_SIZE; 2],
+                features: offered(config, count, tap.udp_segments()),
+                queue_sizes,
             },
-            config_space: config_space(config),
-            tap: Arc::new(tap),
+            config_space: config_space(config, count),
+            taps: taps.into_iter().map(Arc::new).collect(),
             counters: Arc::default(),
-            faults: LogLimit::new(),
-            worker: None,
+            faults: Arc::default(),
+            settings: saved.map_or(Settings::fresh(0), NetStateV1::settings),
+            running: None,
         })
     }
 
@@ -112,83 +103,68 @@ impl Net {
         self.counters.clone()
     }
 
-    fn spawn(
-        &mut self,
-        run: Activation,
-        rx: ActiveQueue,
-        tx: ActiveQueue,
-    ) -> std::io::Result<Worker<Pair>> {
-        let ring = Ring::new(rx, run.memory.clone());
-        let rx = Rx::new(ring, receive_form(&run), self.counters.clone());
-        let tx = Tx::new(Ring::new(tx, run.memory), self.counters.clone());
-        let host = PairHost {
-            id: self.id.clone(),
-            tap: self.tap.clone(),
-            interrupt: run.interrupt.clone(),
-            counters: self.counters.clone(),
-            faults: std::mem::take(&mut self.faults),
-        };
-        Worker::spawn(self.id.as_str(), Pair::new(host, rx, tx)?, run.interrupt)
-    }
-}
-
-fn offered(mtu: Option<u16>) -> u64 {
-    FEATURES
-        .into_iter()
-        .filter(|bit| *bit != VIRTIO_NET_F_MTU || mtu.is_some())
-        .fold(0, |features, bit| features | 1 << bit)
-}
-
-/// `struct virtio_net_config` (§5.1.4) up to the MTU.
-fn config_space(config: &NetConfig) -> [u8; 12] {
-    let mut space = [0; 12];
-    let status = u16::try_from(VIRTIO_NET_S_LINK_UP).unwrap_or_default();
-    let words = [status, QUEUE_PAIRS, config.mtu.unwrap_or_default()];
-    let bytes = config
-        .mac
-        .0
-        .into_iter()
-        .chain(words.into_iter().flat_map(u16::to_le_bytes));
-    for (field, byte) in space.iter_mut().zip(bytes) {
-        *field = byte;
-    }
-    space
-}
-
-/// Which frames the tap may leave unfinished: those the driver says it takes.
-fn offloads(run: &Activation) -> Offloads {
-    Offloads {
-        checksum: run.acked(VIRTIO_NET_F_GUEST_CSUM),
-        tso4: run.acked(VIRTIO_NET_F_GUEST_TSO4),
-        tso6: run.acked(VIRTIO_NET_F_GUEST_TSO6),
-        ecn: run.acked(VIRTIO_NET_F_GUEST_ECN),
-    }
-}
-
-fn receive_form(run: &Activation) -> Buffers {
-    if run.acked(VIRTIO_NET_F_MRG_RXBUF) {
-        Buffers::Merged
-    } else {
-        Buffers::Single
-    }
-}
-
-/// The receive and the transmit queue, told whether the driver uses event indices.
-fn pick_pair(run: &mut Activation) -> Result<(ActiveQueue, ActiveQueue), ActivateError> {
-    let event_idx = run.acked(VIRTIO_RING_F_EVENT_IDX);
-    let enabled = run.queues.len();
-    let mut rx = None;
-    let mut tx = None;
-    for mut active in run.queues.drain(..) {
-        active.queue.set_event_idx(event_idx);
-        match active.index {
-            RX_QUEUE => rx = Some(active),
-            TX_QUEUE => tx = Some(active),
-            _ => {}
+    /// A driver that starts afresh finds the card as new; queues that were used before are those of
+    /// a card that was stopped or saved. They cannot say which it is but by their positions.
+    fn settings_for(&self, run: &Activation, queues: &Queues) -> Settings {
+        let fresh = Settings::fresh(run.features);
+        if queues.fresh {
+            return fresh;
+        }
+        Settings {
+            active_pairs: self.settings.active_pairs.min(queues.usable_pairs),
+            offloads: self.settings.offloads & fresh.offloads,
         }
     }
-    rx.zip(tx)
-        .ok_or(ActivateError::MissingQueues { enabled, needed: 2 })
+
+    fn start(&mut self, mut run: Activation) -> Result<Running, ActivateError> {
+        let queues = Queues::sort(&mut run, self.taps.len())?;
+        self.settings = self.settings_for(&run, &queues);
+        // There is one: `build` saw to it.
+        let tap = self.taps.first().cloned();
+        let tap = tap.ok_or_else(|| host("use a tap")(std::io::ErrorKind::NotFound.into()))?;
+        tap.set_offloads(offloads(self.settings.offloads))
+            .map_err(host("set the tap's offloads"))?;
+        let session = Arc::new(Session {
+            id: self.id.clone(),
+            buffers: receive_form(&run),
+            memory: run.memory,
+            interrupt: run.interrupt.clone(),
+            counters: self.counters.clone(),
+            faults: self.faults.clone(),
+            faulted: AtomicBool::new(false),
+        });
+        let further = self.taps.iter().skip(1).cloned().zip(queues.further);
+        let mut lanes = Lanes::new(session.clone(), further.collect());
+        lanes
+            .set_active(self.settings.active_pairs.into())
+            .map_err(|error| match error {
+                LaneError::Host { source, .. } => host("serve a pair of queues")(source),
+                other => host("serve a pair of queues")(std::io::Error::other(other)),
+            })?;
+        let governor = Governor {
+            tap: tap.clone(),
+            features: run.features,
+            max_pairs: queues.usable_pairs,
+            settings: self.settings,
+        };
+        let control = queues
+            .control
+            .map(|queue| Control::new(Ring::new(queue, session.memory.clone())));
+        let start_thread = host("start the network card's thread");
+        let work = Pair::new(session.clone(), tap, queues.first)
+            .and_then(|pair| Card::new(pair, lanes, control, (session, governor)))
+            .map_err(&start_thread)?;
+        let worker = Worker::spawn(self.id.as_str(), work, run.interrupt).map_err(&start_thread)?;
+        Ok(Running {
+            worker,
+            spare: queues.spare,
+        })
+    }
+}
+
+/// What an activation that the host refuses fails with.
+fn host(action: &'static str) -> impl Fn(std::io::Error) -> ActivateError {
+    move |source| ActivateError::Host { action, source }
 }
 
 impl VirtioDevice for Net {
@@ -208,44 +184,35 @@ impl VirtioDevice for Net {
     /// The whole configuration space is read-only for drivers of virtio 1.
     fn write_config(&mut self, _offset: u64, _data: &[u8]) {}
 
-    fn activate(&mut self, mut run: Activation) -> Result<(), ActivateError> {
-        if self.worker.is_some() {
+    fn activate(&mut self, run: Activation) -> Result<(), ActivateError> {
+        if self.running.is_some() {
             return Err(ActivateError::AlreadyActive);
         }
-        let (rx, tx) = pick_pair(&mut run)?;
-        self.tap
-            .set_offloads(offloads(&run))
-            .map_err(|source| ActivateError::Host {
-                action: "set the tap's offloads",
-                source,
-            })?;
-        let worker = self
-            .spawn(run, rx, tx)
-            .map_err(|source| ActivateError::Host {
-                action: "start the network card's thread",
-                source,
-            })?;
-        self.worker = Some(worker);
+        self.running = Some(self.start(run)?);
         Ok(())
     }
 
     fn stop(&mut self) -> Result<Stopped, DeviceError> {
-        let Some(worker) = self.worker.take() else {
+        let Some(Running { worker, spare }) = self.running.take() else {
             return Ok(Stopped::default());
         };
-        let (queues, faults) = worker.stop()?.into_parts();
-        self.faults = faults;
-        Ok(Stopped {
-            queues: queues.into(),
-        })
+        let (mut queues, settings) = worker.stop()?.into_parts()?;
+        self.settings = settings;
+        queues.extend(spare);
+        queues.sort_by_key(|active| active.index);
+        Ok(Stopped { queues })
     }
 
     fn save(&self) -> Result<StateBlob, StateError> {
-        if self.worker.is_some() {
+        if self.running.is_some() {
             return Err(StateError::Active);
         }
-        let queue_pairs = QUEUE_PAIRS;
-        NetStateV1 { queue_pairs }.encode()
+        NetStateV1 {
+            queue_pairs: u16::try_from(self.taps.len()).unwrap_or(MAX_QUEUE_PAIRS),
+            active_pairs: self.settings.active_pairs,
+            offloads: self.settings.offloads,
+        }
+        .encode()
     }
 }
 

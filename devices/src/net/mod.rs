@@ -3,8 +3,8 @@
 //! Not for opening, creating or configuring taps, and not for filtering what passes: that is the
 //! host network's work.
 //!
-//! One pair of queues, served by one thread: frames move straight between guest buffers and the
-//! tap with one `readv` or `writev` each, preceded by the 12-byte header of §5.1.6, which the tap
+//! Each pair of queues that the driver uses is served by one thread: frames move straight between
+//! guest buffers and the tap with one `readv` or `writev` each, preceded by the 12-byte header of §5.1.6, which the tap
 //! speaks itself, so that checksum and segmentation offloads pass through untouched. Receive and
 //! transmit take turns in bounded bursts, so that neither starves the other.
 //!
@@ -17,16 +17,26 @@
 //!                                                  │ tap full: chain is put back, wait for the tap
 //! ```
 //!
+//! A card has as many pairs as its tap has open queues. The first is served by the card's own thread,
+//! together with the control queue, through which the driver counts in further pairs and switches
+//! offloads.
+//!
 //! A driver that breaks the protocol is told `DEVICE_NEEDS_RESET` and its queues are left alone; a
 //! frame that the host refuses is dropped and counted.
 
+mod card;
 mod chain;
 mod config;
+mod control;
 mod counters;
 mod device;
+mod features;
+mod lanes;
 mod pair;
+mod queues;
 mod ring;
 mod rx;
+mod session;
 mod state;
 mod sys;
 mod tap;
@@ -34,7 +44,6 @@ mod tap;
 pub mod testing;
 #[cfg(test)]
 mod tests;
-
 mod tx;
 
 pub use config::{MacAddr, NetConfig};
@@ -62,8 +71,15 @@ const LARGEST_TX_BYTES: usize = LARGEST_FRAME_BYTES + 8;
 /// Stops a guest from making one frame walk an indirect table of 65,535 entries.
 const CHAIN_MAX_BUFFERS: usize = QUEUE_SIZE as usize;
 
-/// Size of both queues.
+/// Size of every receive and transmit queue.
 const QUEUE_SIZE: u16 = 256;
+
+/// Size of the control queue; drivers have one command in it at a time.
+const CONTROL_QUEUE_SIZE: u16 = 64;
+
+/// Most pairs of queues of a card. Each has a thread and a queue of the tap, and all share one
+/// interrupt line: more of them would not make a card faster.
+pub const MAX_QUEUE_PAIRS: u16 = 8;
 
 /// Frames moved in one direction before the other direction and the stop event get their turn.
 const BURST_FRAMES: usize = 64;

@@ -8,17 +8,15 @@ use std::os::fd::AsRawFd;
 use std::sync::Arc;
 
 use event_manager::EventSet;
-use tracing::{debug, warn};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
+use super::Burst;
+use super::ring::Ring;
 use super::rx::Rx;
+use super::session::{PairQueues, Session};
 use super::tap::Tap;
 use super::tx::Tx;
-use super::{Burst, NetCounters};
-use crate::device::{ActiveQueue, DeviceId};
 use crate::fault::QueueFault;
-use crate::interrupt::Interrupt;
-use crate::log_limit::LogLimit;
 use crate::worker::{Handler, Source};
 
 /// What the thread waits for.
@@ -42,6 +40,9 @@ impl Token {
     }
 }
 
+/// Tokens of a pair are below this one.
+pub(super) const TOKENS: u32 = 8;
+
 /// What one direction waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Waiting {
@@ -53,77 +54,78 @@ enum Waiting {
     ForTap,
 }
 
-/// The handles of a pair that outlive its queues.
-pub(super) struct PairHost {
-    pub(super) id: DeviceId,
-    pub(super) tap: Arc<Tap>,
-    pub(super) interrupt: Arc<dyn Interrupt>,
-    pub(super) counters: Arc<NetCounters>,
-    pub(super) faults: LogLimit,
-}
-
-/// The work of a card's thread.
+/// One pair at work.
 pub(super) struct Pair {
-    host: PairHost,
+    session: Arc<Session>,
+    tap: Arc<Tap>,
     rx: Rx,
     tx: Tx,
     rx_waits: Waiting,
     tx_waits: Waiting,
     resume: EventFd,
-    /// The driver broke the protocol; its queues are left alone.
-    faulted: bool,
 }
 
 impl Pair {
-    pub(super) fn new(host: PairHost, rx: Rx, tx: Tx) -> io::Result<Self> {
+    pub(super) fn new(
+        session: Arc<Session>,
+        tap: Arc<Tap>,
+        queues: PairQueues,
+    ) -> io::Result<Self> {
+        let Session {
+            memory,
+            buffers,
+            counters,
+            ..
+        } = &*session;
+        let rx = Ring::new(queues.rx, memory.clone());
+        let tx = Ring::new(queues.tx, memory.clone());
         Ok(Self {
-            host,
-            rx,
-            tx,
+            rx: Rx::new(rx, *buffers, counters.clone()),
+            tx: Tx::new(tx, counters.clone()),
+            session,
+            tap,
             rx_waits: Waiting::Ready,
             tx_waits: Waiting::Ready,
             resume: EventFd::new(EFD_NONBLOCK)?,
-            faulted: false,
         })
     }
 
-    /// The queues, in order of index, and the count of faults for the next run.
-    pub(super) fn into_parts(self) -> ([ActiveQueue; 2], LogLimit) {
-        (
-            [self.rx.into_queue(), self.tx.into_queue()],
-            self.host.faults,
-        )
+    pub(super) fn into_queues(self) -> PairQueues {
+        PairQueues {
+            rx: self.rx.into_queue(),
+            tx: self.tx.into_queue(),
+        }
     }
 
     /// Gives both directions a burst, as far as they are ready.
     fn turn(&mut self) {
-        if self.faulted {
+        if self.session.is_faulted() {
             return;
         }
         if let Err(fault) = self.turn_queues() {
-            self.fault(&fault);
+            self.session.fault(&fault);
         }
     }
 
     fn turn_queues(&mut self) -> Result<(), QueueFault> {
         if self.tx_waits == Waiting::Ready {
-            self.tx_waits = match self.tx.process(&*self.host.tap)? {
+            self.tx_waits = match self.tx.process(&*self.tap)? {
                 Burst::Idle => Waiting::ForDriver,
                 Burst::Blocked => Waiting::ForTap,
                 Burst::More => Waiting::Ready,
             };
             if self.tx.ring().take_signal()? {
-                self.host.interrupt.signal_queue(self.tx.queue().index);
+                self.session.interrupt.signal_queue(self.tx.queue().index);
             }
         }
         if self.rx_waits == Waiting::Ready {
-            self.rx_waits = match self.rx.process(&*self.host.tap)? {
+            self.rx_waits = match self.rx.process(&*self.tap)? {
                 Burst::Idle => Waiting::ForTap,
                 Burst::Blocked => Waiting::ForDriver,
                 Burst::More => Waiting::Ready,
             };
             if self.rx.ring().take_signal()? {
-                self.host.interrupt.signal_queue(self.rx.queue().index);
+                self.session.interrupt.signal_queue(self.rx.queue().index);
             }
         }
         if [self.rx_waits, self.tx_waits].contains(&Waiting::Ready) {
@@ -132,15 +134,6 @@ impl Pair {
             let _ = self.resume.write(1);
         }
         Ok(())
-    }
-
-    fn fault(&mut self, fault: &QueueFault) {
-        self.faulted = true;
-        self.host.interrupt.needs_reset();
-        if let Some(count) = self.host.faults.next() {
-            let fault = fault as &dyn std::error::Error;
-            warn!(device = %self.host.id, fault, count, "Guest broke the virtio protocol; device needs a reset");
-        }
     }
 }
 
@@ -156,7 +149,7 @@ impl Handler for Pair {
         vec![
             edge(&self.rx.queue().kick, Token::RxKick, EventSet::IN),
             edge(&self.tx.queue().kick, Token::TxKick, EventSet::IN),
-            edge(&*self.host.tap, Token::Tap, EventSet::IN | EventSet::OUT),
+            edge(&*self.tap, Token::Tap, EventSet::IN | EventSet::OUT),
             edge(&self.resume, Token::Resume, EventSet::IN),
         ]
     }
@@ -185,9 +178,8 @@ impl Handler for Pair {
     }
 
     fn drain(&mut self) {
-        if !self.faulted {
+        if !self.session.is_faulted() {
             self.rx.release();
         }
-        debug!(device = %self.host.id, counts = ?self.host.counters.read(), "Network card stops");
     }
 }

@@ -11,6 +11,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 
 use vm_memory::{GuestAddress, GuestMemory, GuestMemoryError, Permissions, VolatileSlice};
 
+use super::tap::Attached;
 use crate::device::Memory;
 
 /// Most entries one vectored call takes (`UIO_MAXIOV`).
@@ -180,6 +181,25 @@ pub(super) fn set_offloads(fd: BorrowedFd<'_>, flags: libc::c_uint) -> io::Resul
             libc::c_ulong::from(flags),
         )
     };
+    if done < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
+}
+
+/// Attaches a queue to the tap it was opened for, or detaches it (`TUNSETQUEUE`).
+pub(super) fn set_attached(fd: BorrowedFd<'_>, wanted: Attached) -> io::Result<()> {
+    let flag = match wanted {
+        Attached::Yes => libc::IFF_ATTACH_QUEUE,
+        Attached::No => libc::IFF_DETACH_QUEUE,
+    };
+    let mut request = MaybeUninit::<libc::ifreq>::zeroed();
+    // SAFETY: zeroed bytes are a valid `ifreq`; writing one plain integer of it keeps it so.
+    unsafe { request.assume_init_mut() }.ifr_ifru.ifru_flags =
+        libc::c_short::try_from(flag).map_err(io::Error::other)?;
+    // SAFETY: TUNSETQUEUE reads one `ifreq`, which `request` is and outlives the call.
+    let done = unsafe { libc::ioctl(fd.as_raw_fd(), libc::TUNSETQUEUE, request.as_ptr()) };
     if done < 0 {
         Err(io::Error::last_os_error())
     } else {

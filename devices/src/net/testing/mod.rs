@@ -46,26 +46,45 @@ impl TapPair {
     /// # Errors
     /// When the host does not let us, or the tap is unfit.
     pub fn new() -> Result<Self, TapPairError> {
-        // A thread of its own, so that nobody else changes namespaces; open descriptors keep the
-        // namespace alive after it.
-        let (tap, host) = thread::spawn(open)
-            .join()
-            .unwrap_or_else(|_| Err(io::Error::other("thread panicked")))
-            .map_err(TapPairError::NotPermitted)?;
+        let (tap, host) = make(|| Ok((sys::open_tap("tap0")?, sys::open_packet_socket("tap0")?)))?;
         Ok(Self {
             tap: Tap::new(tap)?,
-            host: HostEnd(host),
+            host,
         })
+    }
+
+    /// Makes such a tap with several queues.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn several(queues: usize) -> Result<(Vec<Tap>, HostEnd), TapPairError> {
+        let (taps, host) = make(move || {
+            let taps = (0..queues).map(|_| sys::open_tap_queue("tap0"));
+            let taps = taps.collect::<io::Result<Vec<_>>>()?;
+            Ok((taps, sys::open_packet_socket("tap0")?))
+        })?;
+        let taps: Result<_, _> = taps.into_iter().map(Tap::new).collect();
+        Ok((taps?, host))
     }
 }
 
-fn open() -> io::Result<(OwnedFd, OwnedFd)> {
-    sys::enter_fresh_namespace()?;
-    // Without IPv6 the host sends nothing on its own. It may not be there at all.
-    let _ = std::fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1");
-    let tap = sys::open_tap("tap0")?;
-    let host = sys::open_packet_socket("tap0")?;
-    Ok((tap, host))
+/// Runs `open` in a fresh namespace.
+fn make<T: Send + 'static>(
+    open: impl FnOnce() -> io::Result<(T, OwnedFd)> + Send + 'static,
+) -> Result<(T, HostEnd), TapPairError> {
+    // A thread of its own, so that nobody else changes namespaces; open descriptors keep the
+    // namespace alive after it.
+    let opened = thread::spawn(|| {
+        sys::enter_fresh_namespace()?;
+        // Without IPv6 the host sends nothing on its own. It may not be there at all.
+        let _ = std::fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1");
+        open()
+    });
+    let (card, host) = opened
+        .join()
+        .unwrap_or_else(|_| Err(io::Error::other("thread panicked")))
+        .map_err(TapPairError::NotPermitted)?;
+    Ok((card, HostEnd(host)))
 }
 
 impl HostEnd {

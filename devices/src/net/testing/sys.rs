@@ -31,12 +31,22 @@ pub(super) fn enter_fresh_namespace() -> io::Result<()> {
 }
 
 pub(super) fn open_tap(name: &str) -> io::Result<OwnedFd> {
+    open_with(name, 0)
+}
+
+/// One more queue of the tap, which is made with the first.
+pub(super) fn open_tap_queue(name: &str) -> io::Result<OwnedFd> {
+    open_with(name, libc::IFF_MULTI_QUEUE)
+}
+
+fn open_with(name: &str, more: c_int) -> io::Result<OwnedFd> {
     let tap = OpenOptions::new()
         .read(true)
         .write(true)
         .open("/dev/net/tun")?;
     let mut request = request(name);
-    request.ifr_ifru.ifru_flags = (libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR) as i16;
+    let flags = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR;
+    request.ifr_ifru.ifru_flags = (flags | more) as i16;
     // SAFETY: TUNSETIFF reads and writes one `ifreq`, which outlives the call.
     check(unsafe { libc::ioctl(tap.as_raw_fd(), libc::TUNSETIFF, &raw mut request) })?;
     Ok(tap.into())

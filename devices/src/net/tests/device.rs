@@ -37,6 +37,7 @@ struct Bench {
     irq: Arc<FakeInterrupt>,
     rx: QueueDriver,
     tx: QueueDriver,
+    control: QueueDriver,
 }
 
 impl Bench {
@@ -51,6 +52,7 @@ impl Bench {
             irq: FakeInterrupt::new(),
             rx: QueueDriver::new(&memory, 0, 256),
             tx: QueueDriver::new(&memory, 1, 256),
+            control: QueueDriver::new(&memory, 2, 64),
             memory,
         }
     }
@@ -60,6 +62,7 @@ impl Bench {
         let queues = [
             self.rx.active_queue(features),
             self.tx.active_queue(features),
+            self.control.active_queue(features),
         ];
         self.card
             .activate(activation(&self.memory, &self.irq, features, queues))
@@ -152,8 +155,8 @@ fn stop_and_activate_continue_where_the_card_was() {
         let stopped = bench.card.stop().unwrap();
 
         let indices: Vec<u16> = stopped.queues.iter().map(|active| active.index).collect();
-        assert_eq!(indices, [0, 1]);
-        for active in &stopped.queues {
+        assert_eq!(indices, [0, 1, 2]);
+        for active in stopped.queues.iter().take(2) {
             // Chains that wait for a frame are back in the ring.
             assert_eq!(active.queue.next_avail(), u16::from(seed) + 1);
             assert_eq!(active.queue.next_used(), u16::from(seed) + 1);
@@ -187,6 +190,7 @@ fn garbage_asks_for_a_reset_after_which_the_card_works_again() {
     bench.irq = FakeInterrupt::new();
     bench.rx = QueueDriver::new(&bench.memory, 0, 256);
     bench.tx = QueueDriver::new(&bench.memory, 1, 256);
+    bench.control = QueueDriver::new(&bench.memory, 2, 64);
     bench.activate();
 
     let sent = frame(3, 400);
@@ -346,8 +350,9 @@ fn mtu_below_the_standards_minimum_is_refused() {
 }
 
 #[test]
-fn any_number_of_taps_but_one_is_refused() {
-    for taps in [vec![], vec![wire().0, wire().0]] {
+fn no_tap_and_more_than_eight_are_refused() {
+    let many = (0..9).map(|_| wire().0).collect();
+    for taps in [vec![], many] {
         let refused = Net::build(&config(), taps, None);
         assert!(matches!(refused, Err(BuildError::Unfit { .. })));
     }
@@ -369,12 +374,38 @@ fn active_card_is_not_saved() {
 
 #[test]
 fn saved_state_that_does_not_fit_is_refused() {
-    let pairs = StateBlob::encode("net", 1, &NetStateV1 { queue_pairs: 2 }).unwrap();
-    let version = StateBlob::encode("net", 2, &NetStateV1 { queue_pairs: 1 }).unwrap();
-    let kind = StateBlob::encode("blk", 1, &NetStateV1 { queue_pairs: 1 }).unwrap();
-    let mut damaged = StateBlob::encode("net", 1, &NetStateV1 { queue_pairs: 1 }).unwrap();
-    damaged.bytes.clear();
-    for saved in [pairs, version, kind, damaged] {
+    let good = NetStateV1 {
+        queue_pairs: 1,
+        active_pairs: 1,
+        offloads: 1 << VIRTIO_NET_F_GUEST_CSUM,
+    };
+    let two = NetStateV1 {
+        queue_pairs: 2,
+        ..good
+    };
+    let none_active = NetStateV1 {
+        active_pairs: 0,
+        ..good
+    };
+    let more_active = NetStateV1 {
+        active_pairs: 2,
+        ..good
+    };
+    let foreign_offload = NetStateV1 {
+        offloads: 1 << VIRTIO_NET_F_MTU,
+        ..good
+    };
+    let fields = [two, none_active, more_active, foreign_offload];
+    let fields = fields.map(|state| StateBlob::encode("net", 1, &state).unwrap());
+    let version = StateBlob::encode("net", 2, &good).unwrap();
+    let kind = StateBlob::encode("blk", 1, &good).unwrap();
+    let good = StateBlob::encode("net", 1, &good).unwrap();
+    let damaged = StateBlob {
+        bytes: Vec::new(),
+        ..good.clone()
+    };
+    Net::build(&config(), vec![wire().0], Some(good)).unwrap();
+    for saved in fields.into_iter().chain([version, kind, damaged]) {
         let refused = Net::build(&config(), vec![wire().0], Some(saved.clone()));
         assert!(
             matches!(refused, Err(BuildError::State { .. })),

@@ -1,5 +1,6 @@
 //! The card against a driver in guest memory, and a datagram socket or a real tap as its wire.
 
+mod control;
 mod device;
 mod garbage;
 mod rx;

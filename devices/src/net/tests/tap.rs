@@ -1,5 +1,7 @@
 use std::fs::File;
 
+use super::super::features::UdpSegments;
+use super::super::tap::Attached;
 use super::super::testing::{HOST_HEADER_BYTES, HostEnd, TapPair, TapPairError};
 use super::super::{Burst, Offloads, TapError};
 use super::*;
@@ -108,12 +110,11 @@ fn frame_reaches_the_host_with_its_offload_request() {
 #[test]
 fn unfinished_frame_is_passed_on_when_the_driver_takes_it() {
     let Some(pair) = tap_pair() else { return };
-    let offloads = Offloads {
-        checksum: true,
-        tso4: true,
-        tso6: true,
-        ecn: true,
-    };
+    let offloads = Offloads::CHECKSUM
+        .and(Offloads::TSO4)
+        .and(Offloads::TSO6)
+        .and(Offloads::UFO)
+        .and(Offloads::ECN);
     pair.tap.set_offloads(offloads).unwrap();
 
     let received = receive_through_card(&pair);
@@ -127,11 +128,7 @@ fn unfinished_frame_is_passed_on_when_the_driver_takes_it() {
 fn frame_is_finished_for_a_driver_that_takes_no_unfinished_ones() {
     let Some(pair) = tap_pair() else { return };
     pair.tap
-        .set_offloads(Offloads {
-            tso4: true,
-            ecn: true,
-            ..Offloads::default()
-        })
+        .set_offloads(Offloads::TSO4.and(Offloads::ECN))
         .unwrap();
 
     let received = receive_through_card(&pair);
@@ -140,6 +137,78 @@ fn frame_is_finished_for_a_driver_that_takes_no_unfinished_ones() {
     let udp = &received[HEADER_BYTES + ETHERNET + IPV4..];
     let pseudo = sum(&unfinished_udp()[ETHERNET + 12..ETHERNET + IPV4]) + 17 + 16;
     assert_eq!(fold(pseudo + sum(udp)), 0xffff, "the checksum is right");
+}
+
+#[test]
+fn every_combination_of_offloads_is_taken_by_the_host() {
+    let Some(pair) = tap_pair() else { return };
+    let has_udp = pair.tap.udp_segments() == UdpSegments::Known;
+    let single = [
+        Offloads::CHECKSUM,
+        Offloads::TSO4,
+        Offloads::TSO6,
+        Offloads::ECN,
+        Offloads::UFO,
+        Offloads::USO4,
+        Offloads::USO6,
+    ];
+    for picked in 0..1_u32 << single.len() {
+        let set = (0..single.len())
+            .filter(|bit| picked & 1 << bit != 0)
+            .fold(Offloads::default(), |set, bit| set.and(single[bit]));
+        let udp = set.contains(Offloads::USO4.and(Offloads::USO6));
+        if has_udp || !udp {
+            assert!(pair.tap.set_offloads(set).is_ok(), "{set:?}");
+        }
+    }
+}
+
+#[test]
+fn detached_queue_gets_no_frames_until_it_is_attached_again() {
+    let (taps, host) = match TapPair::several(2) {
+        Ok(several) => several,
+        Err(TapPairError::NotPermitted(reason)) => {
+            println!("skipped: no tap in a fresh network namespace: {reason}");
+            return;
+        }
+        Err(error) => panic!("{error:?}"),
+    };
+    let memory = guest_memory();
+    let frames = |tap: &Tap| {
+        let mut driver = QueueDriver::new(&memory, 0, 256);
+        for _ in 0..200 {
+            driver.add(&[Part::Writable(2048)]);
+        }
+        let mut rx = rx(&memory, &driver, Buffers::Merged);
+        while rx.process(tap).unwrap() == Burst::More {}
+        rx.release();
+        driver.device_used_idx()
+    };
+    let send = || {
+        for port in 0..64 {
+            let mut frame = unfinished_udp();
+            // Flows differ by their source port, and spread over the queues by that.
+            frame[ETHERNET + IPV4 + 1] = port;
+            host.send(&with_header(&frame, HOST_HEADER_BYTES)).unwrap();
+        }
+    };
+    taps[1].set_attached(Attached::No).unwrap();
+    taps[1].set_attached(Attached::No).unwrap();
+    send();
+    assert_eq!((frames(&taps[0]), frames(&taps[1])), (64, 0));
+
+    taps[1].set_attached(Attached::Yes).unwrap();
+    send();
+    let (first, second) = (frames(&taps[0]), frames(&taps[1]));
+    assert_eq!(first + second, 64);
+    assert!(second > 0, "some flow of 64 belongs to the second queue");
+}
+
+#[test]
+fn only_queue_of_a_tap_cannot_be_detached() {
+    let Some(pair) = tap_pair() else { return };
+    assert!(pair.tap.set_attached(Attached::No).is_err());
+    pair.tap.set_attached(Attached::Yes).unwrap();
 }
 
 #[test]

@@ -26,9 +26,16 @@ pub struct Subject {
     /// What to call it when it fails.
     pub name: &'static str,
     config: DeviceConfig,
+    /// Queues that the device leaves alone until the driver asks it to serve them.
+    idle: std::ops::Range<u16>,
 }
 
 impl Subject {
+    /// Whether the device serves queue `index` from the start.
+    pub fn serves(&self, index: u16) -> bool {
+        !self.idle.contains(&index)
+    }
+
     /// Builds the device, from `saved` state when there is one.
     ///
     /// # Panics
@@ -46,7 +53,7 @@ impl Subject {
         &self,
         saved: Option<StateBlob>,
     ) -> Result<Box<dyn VirtioDevice>, crate::registry::BuildError> {
-        self.config.build(&mut handles(&self.config), saved)
+        self.config.build(&mut handles(self), saved)
     }
 }
 
@@ -62,15 +69,17 @@ pub fn subjects() -> Vec<Subject> {
             engine,
             discard: Discard::Offer,
         }),
+        idle: 0..0,
     };
-    let net = Subject {
-        name: "net",
+    let net = |name, idle: std::ops::Range<u16>| Subject {
+        name,
         config: DeviceConfig::Net(NetConfig {
             id: DeviceId::new("net0"),
             position: Position(1),
             mac: MacAddr([2, 0, 0, 0, 0, 1]),
             mtu: Some(1500),
         }),
+        idle,
     };
     let rng = Subject {
         name: "rng",
@@ -78,6 +87,7 @@ pub fn subjects() -> Vec<Subject> {
             id: DeviceId::new("rng0"),
             position: Position(2),
         }),
+        idle: 0..0,
     };
     let fs = Subject {
         name: "fs",
@@ -88,6 +98,7 @@ pub fn subjects() -> Vec<Subject> {
             queues: 2,
             on_exit: OnExit::Fail,
         }),
+        idle: 0..0,
     };
     vec![
         blk(
@@ -101,18 +112,19 @@ pub fn subjects() -> Vec<Subject> {
             Engine::Sync,
         ),
         blk("blk, read-only", Access::ReadOnly, Engine::Sync),
-        net,
+        net("net, one pair of queues", 0..0),
+        net("net, three pairs of queues", 2..6),
         rng,
         fs,
     ]
 }
 
 /// What the device needs from the host; each kind says so here.
-fn handles(config: &DeviceConfig) -> HostHandles {
+fn handles(subject: &Subject) -> HostHandles {
     let mut host = HostHandles::default();
-    match config {
+    match &subject.config {
         DeviceConfig::Blk(blk) => host.add_disk(blk.id.clone(), disk(blk.access)),
-        DeviceConfig::Net(net) => host.add_taps(net.id.clone(), vec![tap()]),
+        DeviceConfig::Net(net) => host.add_taps(net.id.clone(), taps(1 + subject.idle.len() / 2)),
         DeviceConfig::Rng(_) => {}
         DeviceConfig::Fs(fs) => host.add_fs(fs.id.clone(), Box::new(Backends::new())),
     }
@@ -126,6 +138,10 @@ fn disk(access: Access) -> File {
         Access::ReadWrite => image,
         Access::ReadOnly => File::open(format!("/proc/self/fd/{}", image.as_raw_fd())).unwrap(),
     }
+}
+
+fn taps(pairs: usize) -> Vec<Tap> {
+    (0..pairs).map(|_| tap()).collect()
 }
 
 fn tap() -> Tap {
