@@ -16,6 +16,7 @@ mod logging;
 mod output;
 mod resolve;
 mod rundir;
+mod share;
 mod tap;
 
 use std::error::Error;

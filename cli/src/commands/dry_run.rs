@@ -118,9 +118,13 @@ impl Report for Plan {
             ("Devices", self.devices()),
             ("Disks", self.disk_table()),
             ("Network", self.network()),
+            ("Shares", self.shares()),
         ];
-        let sections = sections.map(|(title, body)| format!("{title}\n{}", indented(&body)));
-        sections.join("\n\n")
+        let sections = sections
+            .into_iter()
+            .filter(|(title, _)| *title != "Shares" || !self.slot.shares.is_empty())
+            .map(|(title, body)| format!("{title}\n{}", indented(&body)));
+        sections.collect::<Vec<_>>().join("\n\n")
     }
 }
 
@@ -225,6 +229,23 @@ impl Plan {
         });
         let head = ["NETWORK", "TAP", "STATE", "BRIDGE", "MAC", "QUEUES"];
         table(head, rows)
+    }
+
+    fn shares(&self) -> String {
+        let rows = self.slot.shares.iter().map(|share| {
+            let (backend, path) = match &share.backend {
+                resolve::Backend::BuiltIn { source, .. } => ("built-in, read-only", source),
+                resolve::Backend::External { socket } => ("external", socket),
+            };
+            [
+                share.id.clone(),
+                share.tag.clone(),
+                backend.to_owned(),
+                path.display().to_string(),
+                share.queues.to_string(),
+            ]
+        });
+        table(["SHARE", "TAG", "BACKEND", "PATH", "QUEUES"], rows)
     }
 }
 

@@ -16,6 +16,7 @@ use crate::config::ConfigError;
 use crate::disk::DiskError;
 use crate::exit::Exit;
 use crate::rundir::RunDirError;
+use crate::share::ShareError;
 
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +42,9 @@ pub(crate) enum CommandError {
     /// An open tap does not suit.
     #[error(transparent)]
     TapSettings(#[from] devices::net::TapError),
+    /// A directory cannot be shared.
+    #[error(transparent)]
+    Share(#[from] ShareError),
     /// The slot's directory cannot be claimed.
     #[error("{slot} cannot be run")]
     RunDir {
@@ -114,6 +118,7 @@ impl CommandError {
             Self::Client(_) | Self::Run(_) => Exit::Failed,
             Self::Tap(_)
             | Self::TapSettings(_)
+            | Self::Share(_)
             | Self::Inspect(_)
             | Self::NetPlan(_)
             | Self::Apply(_)

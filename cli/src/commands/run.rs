@@ -25,6 +25,7 @@ use crate::exit::Exit;
 use crate::output::{Format, Report as _, print, print_text};
 use crate::resolve::{Slot, plan};
 use crate::rundir::RunDir;
+use crate::share;
 use crate::tap;
 
 /// Runs a slot until its guest is done.
@@ -80,9 +81,13 @@ fn in_run_dir(slot: &Slot) -> impl Fn(crate::rundir::RunDirError) -> CommandErro
     }
 }
 
-/// Opens every disk and tap.
+/// Opens every disk and tap, and starts the backends of shares.
 fn open_handles(slot: &Slot) -> Result<HostHandles, CommandError> {
     let mut handles = HostHandles::default();
+    // Backends first: they get ready while everything else is opened.
+    for share in &slot.shares {
+        handles.add_fs(plan::share_id(share), share::open(share)?);
+    }
     for disk in &slot.disks {
         handles.add_disk(plan::disk_id(disk), disk::open(disk)?);
     }

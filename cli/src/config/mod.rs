@@ -13,6 +13,7 @@ mod load;
 mod node;
 mod problem;
 mod reader;
+mod share;
 mod slot;
 #[cfg(test)]
 mod tests;
@@ -22,5 +23,6 @@ mod values;
 pub(crate) use host::HostFile;
 pub(crate) use load::{ConfigDir, ConfigError, LoadedSlot};
 pub(crate) use problem::{Located, Problem};
+pub(crate) use share::{Cache, FsFile, OnBackendExit};
 pub(crate) use slot::{BootFile, DataFile, DiskFile, DiskTuning, NetFile, Setting};
 pub(crate) use values::{AbsolutePath, Discovery, Engine, Identity};

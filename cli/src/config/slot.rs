@@ -5,6 +5,7 @@ use uuid::Uuid;
 
 use super::problem::Located;
 use super::reader::{Ranged, Table};
+use super::share::FsFile;
 use super::values::{
     AbsolutePath, Discovery, Engine, Identity, KernelParam, Label, Mac, Serial, SizeMib,
 };
@@ -23,6 +24,8 @@ pub(crate) struct SlotFile {
     pub(crate) common: Common,
     /// `[[disk]]`
     pub(crate) disks: Vec<DiskFile>,
+    /// `[[fs]]`
+    pub(crate) shares: Vec<FsFile>,
     /// `[[net]]`; nothing when the file does not say, empty when it says `net = []`.
     pub(crate) nets: Option<Vec<NetFile>>,
 }
@@ -144,6 +147,7 @@ impl SlotFile {
                 .into_iter()
                 .map(DiskFile::read)
                 .collect(),
+            shares: table.tables("fs").into_iter().map(FsFile::read).collect(),
             nets: table
                 .has("net")
                 .then(|| table.tables("net").into_iter().map(NetFile::read).collect()),

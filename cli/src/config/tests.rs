@@ -369,5 +369,5 @@ fn the_documented_files_are_accepted() {
     let host = ConfigDir::new(dir.path().to_owned()).host().unwrap();
     assert!(host.defaults.boot.bootstrap.is_some());
     let slot = read("toml", slot).unwrap();
-    assert_eq!(slot.disks.len(), 1);
+    assert_eq!((slot.disks.len(), slot.shares.len()), (1, 1));
 }

@@ -69,7 +69,7 @@ fn size(text: &str) -> Result<SizeMib, String> {
 }
 
 /// Reads one of a few words; `words` pairs each with its meaning.
-fn word<T: Copy>(node: &Node, words: &[(&str, T)]) -> Result<T, String> {
+pub(super) fn word<T: Copy>(node: &Node, words: &[(&str, T)]) -> Result<T, String> {
     let list: Vec<String> = words.iter().map(|(word, _)| format!("{word:?}")).collect();
     let Value::Text(text) = &node.value else {
         return Err(expected(&list.join(" or "), &node.value));

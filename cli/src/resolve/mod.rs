@@ -9,6 +9,7 @@ mod nics;
 mod params;
 mod paths;
 pub(crate) mod plan;
+mod shares;
 #[cfg(test)]
 mod tests;
 pub(crate) mod unique;
@@ -21,6 +22,7 @@ pub(crate) use self::boot::{Boot, BootSource};
 pub(crate) use self::disks::{Create, Disk, Use};
 pub(crate) use self::nics::{Nic, Queues};
 pub(crate) use self::paths::{Paths, SlotPaths};
+pub(crate) use self::shares::{Backend, Share, cache_word};
 use crate::config::{ConfigError, HostFile, LoadedSlot, Problem};
 
 /// RAM of a slot that says nothing else.
@@ -47,6 +49,8 @@ pub(crate) struct Slot {
     pub(crate) disks: Vec<Disk>,
     /// Its network cards in order of position.
     pub(crate) nics: Vec<Nic>,
+    /// Its shared directories in order of position.
+    pub(crate) shares: Vec<Share>,
     /// Position of the entropy source.
     pub(crate) rng_position: u8,
     /// Its places on the host.
@@ -94,6 +98,7 @@ impl Slot {
         }
         let boot = boot::resolve(host, loaded, (&net, &nics), problems)?;
         let disks = disks::resolve(host, loaded, &paths, &boot, problems);
+        let shares = shares::resolve(loaded, machine.vcpus, problems);
         let slot = Self {
             name: loaded.name.clone(),
             index,
@@ -101,6 +106,7 @@ impl Slot {
             boot,
             disks,
             nics,
+            shares,
             rng_position: RNG_POSITION,
             paths,
         };

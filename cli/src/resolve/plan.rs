@@ -2,6 +2,7 @@
 
 use devices::blk::{Access, BlkConfig, Discard, Engine};
 use devices::device::DeviceId;
+use devices::fs::{FsConfig, OnExit};
 use devices::net::{MacAddr, NetConfig};
 use devices::registry::{DeviceConfig, Position};
 use devices::rng::RngConfig;
@@ -9,7 +10,7 @@ use vmm::arch::layout::{MAX_RAM_MIB, MIN_RAM_MIB};
 use vmm::boot::{BootConfig, BootSource};
 use vmm::config::{Discovery, VmConfig};
 
-use super::{Boot, Disk, Nic, Slot, Use};
+use super::{Boot, Disk, Nic, Share, Slot, Use};
 use crate::config::{self, HostFile, LoadedSlot, Problem};
 
 /// Name of the entropy source.
@@ -19,6 +20,7 @@ const RNG_ID: &str = "rng0";
 pub(crate) fn vm_config(slot: &Slot) -> VmConfig {
     let disks = slot.disks.iter().map(|disk| DeviceConfig::Blk(blk(disk)));
     let nics = slot.nics.iter().map(|nic| DeviceConfig::Net(net(nic)));
+    let shares = slot.shares.iter().map(|share| DeviceConfig::Fs(fs(share)));
     let rng = DeviceConfig::Rng(RngConfig {
         id: DeviceId::new(RNG_ID),
         position: Position(slot.rng_position),
@@ -33,7 +35,7 @@ pub(crate) fn vm_config(slot: &Slot) -> VmConfig {
             config::Discovery::Acpi => Discovery::Acpi,
             config::Discovery::Cmdline => Discovery::Cmdline,
         },
-        devices: disks.chain(nics).chain([rng]).collect(),
+        devices: disks.chain(nics).chain(shares).chain([rng]).collect(),
     }
 }
 
@@ -45,6 +47,11 @@ pub(crate) fn disk_id(disk: &Disk) -> DeviceId {
 /// The name under which a card's open tap is handed over.
 pub(crate) fn nic_id(nic: &Nic) -> DeviceId {
     DeviceId::new(nic.id.as_str())
+}
+
+/// The name under which the way to a share's backend is handed over.
+pub(crate) fn share_id(share: &Share) -> DeviceId {
+    DeviceId::new(share.id.as_str())
 }
 
 fn blk(disk: &Disk) -> BlkConfig {
@@ -75,6 +82,19 @@ fn net(nic: &Nic) -> NetConfig {
         position: Position(nic.position),
         mac: MacAddr(nic.mac),
         mtu: nic.mtu,
+    }
+}
+
+fn fs(share: &Share) -> FsConfig {
+    FsConfig {
+        id: share_id(share),
+        position: Position(share.position),
+        tag: share.tag.clone(),
+        queues: share.queues,
+        on_exit: match share.on_backend_exit {
+            config::OnBackendExit::Restart => OnExit::Restart,
+            config::OnBackendExit::Fail => OnExit::Fail,
+        },
     }
 }
 

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::*;
-use crate::config::ConfigDir;
+use crate::config::{Cache, ConfigDir, OnBackendExit};
 
 /// Resolves slot `name` from the given host file and slot file.
 fn resolve(name: &str, host: &str, slot: &str) -> Result<Slot, String> {
@@ -292,4 +292,95 @@ fn a_slot_can_do_without_data_and_network() {
         panic!("expected one disk")
     };
     assert_eq!(bootstrap.id, "bootstrap");
+}
+
+#[test]
+fn a_share_is_served_by_ourselves_and_read_only() {
+    let slot = resolve(
+        "slot1",
+        HOST,
+        "[machine]\nvcpus = 6\n[[fs]]\ntag = \"ro-store\"\nsource = \"/nix/store\"\n",
+    )
+    .unwrap();
+    let [share] = slot.shares.as_slice() else {
+        panic!("expected one share")
+    };
+    assert_eq!((share.id.as_str(), share.position), ("fs14", 14));
+    assert_eq!((share.tag.as_str(), share.queues), ("ro-store", 4));
+    assert_eq!(share.on_backend_exit, OnBackendExit::Restart);
+    assert!(matches!(
+        &share.backend,
+        Backend::BuiltIn { source, cache: Cache::Always } if source == Path::new("/nix/store")
+    ));
+}
+
+#[test]
+fn shares_of_others_fail_with_their_backend() {
+    let slot = resolve(
+        "slot1",
+        HOST,
+        "[[fs]]\ntag = \"home\"\nsocket = \"/run/v.sock\"\nreadonly = false\nposition = 7\n",
+    )
+    .unwrap();
+    let [share] = slot.shares.as_slice() else {
+        panic!("expected one share")
+    };
+    assert_eq!((share.position, share.queues), (7, 1));
+    assert_eq!(share.on_backend_exit, OnBackendExit::Fail);
+}
+
+#[test]
+fn shares_that_contradict_themselves_are_refused() {
+    let share = |rest: &str| error(&format!("[[fs]]\ntag = \"a\"\n{rest}"));
+    let cases = [
+        ("", "nothing to share"),
+        ("source = \"/a\"\nsocket = \"/b\"\n", "remove one of them"),
+        ("source = \"/a\"\nreadonly = false\n", "run virtiofsd"),
+        (
+            "socket = \"/b\"\nreadonly = true\n",
+            "whoever starts the backend",
+        ),
+        (
+            "socket = \"/b\"\ncache = \"auto\"\n",
+            "whoever starts the backend",
+        ),
+        (
+            "socket = \"/b\"\non_backend_exit = \"restart\"\n",
+            "only \"fail\" is possible",
+        ),
+        (
+            "source = \"/a\"\nposition = 8\n",
+            "position 8 is used twice, by net0 and by fs8",
+        ),
+        (
+            "source = \"/a\"\nposition = 12\n",
+            "position 12 is used twice",
+        ),
+        (
+            "source = \"/a\"\n[[fs]]\ntag = \"a\"\nsource = \"/b\"\n",
+            "tag a is used twice, by fs14 and by fs15",
+        ),
+        (
+            "source = \"/a\"\n[[fs]]\ntag = \"b\"\nsource = \"/b\"\n\
+             [[fs]]\ntag = \"c\"\nsource = \"/c\"\n",
+            "only the first two shares have a position by default",
+        ),
+    ];
+    for (rest, message) in cases {
+        let error = share(rest);
+        assert!(error.contains(message), "{rest}: {error}");
+    }
+}
+
+#[test]
+fn two_slots_do_not_share_an_external_backend() {
+    let text = "[[fs]]\ntag = \"home\"\nsocket = \"/run/v.sock\"\n";
+    let slots = ["slot1", "slot2"].map(|name| resolve(name, HOST, text).unwrap());
+    let problems = unique::across(&slots);
+    assert!(
+        problems
+            .iter()
+            .any(|problem| problem.message.contains("socket /run/v.sock")),
+        "{problems:?}"
+    );
 }

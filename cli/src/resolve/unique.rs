@@ -1,10 +1,10 @@
-//! What two devices, or two slots, must not share: positions, taps, MAC addresses, writable disks
-//! and indices.
+//! What two devices, or two slots, must not share: positions, taps, MAC addresses, writable
+//! disks, tags, sockets of backends and indices.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use super::{Slot, Use};
+use super::{Backend, Slot, Use};
 use crate::config::{LoadedSlot, Located, Problem};
 
 /// Who holds something already, by what is held.
@@ -92,59 +92,58 @@ struct Claim {
     position: Option<u8>,
 }
 
+impl Claim {
+    /// What the device called `holder` at `position` has.
+    fn new(holder: &str, position: u8, key: &'static str, what: String) -> Self {
+        Self {
+            what,
+            holder: holder.to_owned(),
+            key,
+            shared_by_slots: true,
+            position: Some(position),
+        }
+    }
+
+    fn position(holder: &str, position: u8) -> Self {
+        Self::new(holder, position, "position", format!("position {position}"))
+    }
+
+    /// No other slot may have the same.
+    fn alone(self) -> Self {
+        Self {
+            shared_by_slots: false,
+            ..self
+        }
+    }
+}
+
 fn claims(slot: &Slot) -> Vec<Claim> {
     let mut claims = Vec::new();
-    let mut claim = |what, holder: &str, key, shared_by_slots, position| {
-        let holder = holder.to_owned();
-        claims.push(Claim {
-            what,
-            holder,
-            key,
-            shared_by_slots,
-            position: Some(position),
-        });
-    };
     for disk in &slot.disks {
-        claim(
-            format!("position {}", disk.position),
-            &disk.id,
-            "position",
-            true,
-            disk.position,
-        );
-        let path = real(&disk.path);
-        let shared = disk.usage == Use::ReadOnly;
-        claim(
-            format!("disk {}", path.display()),
-            &disk.id,
-            "path",
-            shared,
-            disk.position,
-        );
+        let path = format!("disk {}", real(&disk.path).display());
+        let path = Claim::new(&disk.id, disk.position, "path", path);
+        claims.push(Claim::position(&disk.id, disk.position));
+        claims.push(match disk.usage {
+            Use::ReadOnly => path,
+            Use::Exclusive => path.alone(),
+        });
     }
     for nic in &slot.nics {
-        claim(
-            format!("position {}", nic.position),
-            &nic.id,
-            "position",
-            true,
-            nic.position,
-        );
-        claim(
-            format!("tap {}", nic.tap),
-            &nic.id,
-            "net.tap",
-            false,
-            nic.position,
-        );
-        claim(
-            format!("MAC {}", nic.mac_text()),
-            &nic.id,
-            "net.mac",
-            false,
-            nic.position,
-        );
+        let claim = |key, what| Claim::new(&nic.id, nic.position, key, what).alone();
+        claims.push(Claim::position(&nic.id, nic.position));
+        claims.push(claim("net.tap", format!("tap {}", nic.tap)));
+        claims.push(claim("net.mac", format!("MAC {}", nic.mac_text())));
     }
+    for share in &slot.shares {
+        let claim = |key, what| Claim::new(&share.id, share.position, key, what);
+        claims.push(Claim::position(&share.id, share.position));
+        claims.push(claim("fs.tag", format!("tag {}", share.tag)));
+        if let Backend::External { socket } = &share.backend {
+            let socket = format!("socket {}", real(socket).display());
+            claims.push(claim("fs.socket", socket).alone());
+        }
+    }
+    claims.push(Claim::position("the entropy source", slot.rng_position));
     claims
 }
 
@@ -167,10 +166,17 @@ fn place(claim: &Claim, loaded: &LoadedSlot) -> Option<Located<()>> {
             net.at.clone(),
         )
     });
+    let shares = loaded.file.shares.iter().map(|share| {
+        (
+            share.position.as_ref().map(|position| position.value.0),
+            share.at.clone(),
+        )
+    });
     let position = claim.position.map(i64::from)?;
     // The later table of two that claim the same is the one to report.
     disks
         .chain(nets)
+        .chain(shares)
         .filter(|(at, _)| *at == Some(position))
         .map(|(_, place)| place)
         .next_back()

@@ -1,0 +1,77 @@
+//! Backends of shared directories: how a slot gets at them.
+
+mod child;
+mod socket;
+
+use std::io;
+use std::path::PathBuf;
+
+use devices::vhost_user::Connect;
+
+use self::child::Children;
+use self::socket::Listening;
+use crate::resolve::{Backend, Share};
+
+/// Why a share cannot be served.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ShareError {
+    /// The directory is not one, or not ours to read.
+    #[error("Share {tag}: {} cannot be shared", source_dir.display())]
+    Source {
+        /// The share.
+        tag: String,
+        /// Its directory.
+        source_dir: PathBuf,
+        /// What the host said.
+        #[source]
+        source: io::Error,
+    },
+    /// The backend's process was not started.
+    #[error("Share {tag}: failed to start its backend")]
+    Start {
+        /// The share.
+        tag: String,
+        /// What the host said.
+        #[source]
+        source: io::Error,
+    },
+    /// Nobody listens.
+    #[error(
+        "Share {tag}: nobody answers at {}; start virtiofsd before the slot",
+        socket.display()
+    )]
+    Socket {
+        /// The share.
+        tag: String,
+        /// Where the backend should listen.
+        socket: PathBuf,
+        /// What the host said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Starts the share's backend, or connects to it. It gets ready while the machine is built.
+pub(crate) fn open(share: &Share) -> Result<Box<dyn Connect>, ShareError> {
+    let tag = || share.tag.clone();
+    match &share.backend {
+        Backend::BuiltIn { source, cache } => {
+            std::fs::read_dir(source).map_err(|error| ShareError::Source {
+                tag: tag(),
+                source_dir: source.clone(),
+                source: error,
+            })?;
+            let children = Children::start(&share.tag, source, *cache);
+            let children = children.map_err(|source| ShareError::Start { tag: tag(), source })?;
+            Ok(Box::new(children))
+        }
+        Backend::External { socket } => {
+            let listening = Listening::connect(socket).map_err(|source| ShareError::Socket {
+                tag: tag(),
+                socket: socket.clone(),
+                source,
+            })?;
+            Ok(Box::new(listening))
+        }
+    }
+}
