@@ -43,7 +43,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         ("tiny", Guest::tiny()?),
         ("large", Guest::large(dir.path())?),
     ];
-    let mut monitors = vec![Monitor::bare(env!("CARGO_BIN_EXE_bare"))];
+    let mut monitors = vec![
+        Monitor::slotvmm()?,
+        Monitor::bare(env!("CARGO_BIN_EXE_bare")),
+    ];
     monitors.extend(Monitor::peers());
     let mut results = Vec::new();
     for (guest_name, guest) in guests {

@@ -122,7 +122,29 @@ fn build() -> Result<PathBuf, GuestError> {
     Ok(target.join("release"))
 }
 
+/// Builds the `slotvmm` binary and returns its path.
+pub(crate) fn build_slotvmm() -> Result<PathBuf, GuestError> {
+    let args = "build --release --quiet --package slotvmm --bin slotvmm --message-format=json";
+    let output = output(Path::new(env!("CARGO")), args.split(' ').map(OsStr::new))?;
+    let messages = serde_json::Deserializer::from_slice(&output).into_iter::<serde_json::Value>();
+    messages
+        .flatten()
+        .filter_map(|message| message.get("executable")?.as_str().map(PathBuf::from))
+        .last()
+        .ok_or_else(|| GuestError::Program {
+            program: "cargo build".to_owned(),
+            reason: "it named no executable".to_owned(),
+        })
+}
+
 fn run<'a>(program: &Path, args: impl IntoIterator<Item = &'a OsStr>) -> Result<(), GuestError> {
+    output(program, args).map(drop)
+}
+
+fn output<'a>(
+    program: &Path,
+    args: impl IntoIterator<Item = &'a OsStr>,
+) -> Result<Vec<u8>, GuestError> {
     let failed = |reason: String| GuestError::Program {
         program: program.display().to_string(),
         reason,
@@ -132,7 +154,7 @@ fn run<'a>(program: &Path, args: impl IntoIterator<Item = &'a OsStr>) -> Result<
         .output()
         .map_err(|error| failed(error.to_string()))?;
     if output.status.success() {
-        return Ok(());
+        return Ok(output.stdout);
     }
     Err(failed(String::from_utf8_lossy(&output.stderr).into_owned()))
 }

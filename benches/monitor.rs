@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
-use crate::guest::Guest;
+use crate::guest::{self, Guest, GuestError};
 
 const MEMORY_MIB: u32 = 256;
 
@@ -24,6 +24,7 @@ pub struct Monitor {
 
 #[derive(Debug, Clone, Copy)]
 enum Kind {
+    Slotvmm,
     Bare,
     CloudHypervisor,
     Firecracker,
@@ -53,10 +54,26 @@ const PEERS: [(&str, &str, &str, Kind); 3] = [
 ];
 
 impl Monitor {
+    /// The product as its users start it: `slotvmm run`. `BENCH_SLOTVMM` names another build of it.
+    ///
+    /// # Errors
+    /// When cargo does not build it.
+    pub fn slotvmm() -> Result<Self, GuestError> {
+        let program = match env::var_os("BENCH_SLOTVMM") {
+            Some(path) => path.into(),
+            None => guest::build_slotvmm()?,
+        };
+        Ok(Self {
+            name: "slotvmm",
+            program,
+            kind: Kind::Slotvmm,
+        })
+    }
+
     /// Our machine without the command line tool around it; `program` is the `bare` binary.
     pub fn bare(program: &str) -> Self {
         Self {
-            name: "slotvmm",
+            name: "slotvmm-bare",
             program: program.into(),
             kind: Kind::Bare,
         }
@@ -83,6 +100,7 @@ impl Monitor {
     pub fn command(&self, guest: &Guest, dir: &Path) -> io::Result<Vec<OsString>> {
         let mut words = vec![self.program.clone().into_os_string()];
         match self.kind {
+            Kind::Slotvmm => words.extend(slotvmm(guest, dir)?),
             Kind::Bare => words.extend(bare(guest)),
             Kind::CloudHypervisor => words.extend(cloud_hypervisor(guest)),
             Kind::Firecracker => {
@@ -113,6 +131,29 @@ fn joined(prefix: &str, path: &Path, suffix: &str) -> OsString {
     word.push(path);
     word.push(suffix);
     word
+}
+
+/// A host of its own in `dir`: one slot without a network card or data.
+fn slotvmm(guest: &Guest, dir: &Path) -> io::Result<Vec<OsString>> {
+    let (name, boot) = match &guest.around {
+        None => ("tiny", format!("kernel = {:?}", guest.kernel)),
+        Some(around) => ("large", format!("bootstrap = {:?}", around.bootstrap)),
+    };
+    let etc = dir.join("etc");
+    fs::create_dir_all(etc.join("slots"))?;
+    let host = ["state", "run", "cache"].map(|kind| {
+        let path = dir.join(kind);
+        format!("{kind}_dir = {path:?}\n")
+    });
+    fs::write(etc.join("host.toml"), host.concat())?;
+    let slot = format!(
+        "index = 1\nnet = []\n[machine]\nmemory = {MEMORY_MIB}\n[data]\nenabled = false\n[boot]\n{boot}\n"
+    );
+    fs::write(etc.join("slots").join(name).with_extension("toml"), slot)?;
+    let mut words = vec!["--config".into(), etc.into()];
+    words.extend(split("run --ignore-cpu-check"));
+    words.push(name.into());
+    Ok(words)
 }
 
 fn bare(guest: &Guest) -> Vec<OsString> {
