@@ -10,6 +10,8 @@ use std::path::Path;
 use devices::device::Memory;
 use vm_memory::{Bytes, GuestAddress, ReadVolatile};
 
+use super::mapped;
+
 /// A part of a blob and where it goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Part {
@@ -29,15 +31,26 @@ pub(super) enum Blob {
         file: File,
         /// Its length in bytes when it was opened.
         len: u64,
+        /// Whose it is.
+        owner: Owner,
     },
     /// A buffer.
     Memory(Vec<u8>),
 }
 
+/// Who may change a file while it is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Owner {
+    /// Nobody: it lies in the cache.
+    Cache,
+    /// Its user.
+    User,
+}
+
 impl fmt::Debug for Blob {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::File { file, len } => write!(f, "{file:?}, {len} bytes"),
+            Self::File { file, len, .. } => write!(f, "{file:?}, {len} bytes"),
             Self::Memory(bytes) => write!(f, "{} bytes", bytes.len()),
         }
     }
@@ -52,11 +65,11 @@ impl Blob {
             .read(true)
             .custom_flags(nonblock.cast_signed())
             .open(path)?;
-        Self::from_file(file)
+        Self::from_file(file, Owner::User)
     }
 
     /// Takes an open regular file.
-    pub(super) fn from_file(file: File) -> io::Result<Self> {
+    pub(super) fn from_file(file: File, owner: Owner) -> io::Result<Self> {
         let meta = file.metadata()?;
         if meta.is_dir() {
             return Err(ErrorKind::IsADirectory.into());
@@ -70,6 +83,7 @@ impl Blob {
         Ok(Self::File {
             file,
             len: meta.len(),
+            owner,
         })
     }
 
@@ -115,6 +129,11 @@ impl Blob {
     /// Copies parts to guest memory, without a buffer in between.
     pub(super) fn copy_to_guest(&self, parts: &[Part], memory: &Memory) -> io::Result<()> {
         match self {
+            Self::File {
+                file,
+                owner: Owner::Cache,
+                ..
+            } if mapped::copy_parts(file, parts, memory).is_ok() => Ok(()),
             Self::File { file, .. } => copy_parts(file, parts, memory),
             Self::Memory(bytes) => parts.iter().try_for_each(|part| {
                 let mut source = Cursor::new(range(bytes, part.offset, part.length)?);

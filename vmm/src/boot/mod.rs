@@ -27,6 +27,7 @@ mod identity;
 mod initrd;
 mod kernel;
 mod load;
+mod mapped;
 mod open;
 pub mod params;
 mod payload;

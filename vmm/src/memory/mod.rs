@@ -7,11 +7,13 @@ use std::io;
 use std::sync::Arc;
 
 use devices::device::Memory;
+use rustix::mm::Advice;
 use vm_memory::mmap::MmapRegionError;
 use vm_memory::{
     FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryRegion, GuestRegionMmap, MmapRegion,
 };
 
+pub(crate) use self::sys::advise;
 pub use crate::arch::layout;
 
 /// Size of a huge page, and the alignment of guest RAM in this process.
@@ -84,7 +86,12 @@ pub fn create(mib: u64, backing: Backing) -> Result<Memory, MemoryError> {
             Some(file) => MmapRegion::from_file(FileOffset::from_arc(file.clone(), offset), bytes),
         };
         let mapping = aligned(map).map_err(|source| MemoryError::Map { mib, source })?;
-        sys::advise(&mapping);
+        // A host without transparent huge pages refuses, and the machine works all the same.
+        for advice in [Advice::LinuxHugepage, Advice::LinuxDontDump] {
+            if let Err(error) = advise(&mapping, advice) {
+                tracing::debug!(%error, ?advice, "Host refused advice on guest RAM");
+            }
+        }
         let region =
             GuestRegionMmap::new(mapping, GuestAddress(start)).ok_or(MemoryError::Size { mib })?;
         regions.push(region);

@@ -1,0 +1,144 @@
+//! Copies a file of the cache into guest memory through a mapping of it: the host's `read` copies
+//! page by page, which takes twice as long for a kernel.
+//!
+//! Only for files that nobody cuts short: touching a mapping beyond the end of its file is a signal,
+//! not an error. The cache's files are ours alone and never change once they have their name. That
+//! the disk delivers them is asked first, when the mapping is filled.
+
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+
+use devices::device::Memory;
+use rustix::mm::Advice;
+use vm_memory::{FileOffset, GuestAddress, GuestMemoryBackend, MmapRegion, VolatileMemory};
+
+use super::blob::Part;
+use crate::memory::advise;
+
+/// Bytes mapped at a time: enough to make the mapping's own cost small, and a bound on how much
+/// the process seems to use.
+const WINDOW: u64 = 8 << 20;
+/// Offsets of mappings are multiples of this.
+const PAGE: u64 = 4096;
+
+/// Copies parts of `file` to guest memory.
+///
+/// # Errors
+/// When the file cannot be mapped or read, or guest memory is missing; some of the parts may have
+/// been copied then.
+pub(super) fn copy_parts(file: &File, parts: &[Part], memory: &Memory) -> io::Result<()> {
+    parts
+        .iter()
+        .try_for_each(|part| copy_part(file, part, memory))
+}
+
+fn copy_part(file: &File, part: &Part, memory: &Memory) -> io::Result<()> {
+    let mut done = 0;
+    while done < part.length {
+        let length = WINDOW.min(part.length.saturating_sub(done));
+        let start = part.offset.saturating_add(done);
+        let window = Window::map(file, start..start.saturating_add(length))?;
+        window.copy_to(memory, part.address.saturating_add(done))?;
+        done = done.saturating_add(length);
+    }
+    Ok(())
+}
+
+/// A mapped range of a file.
+struct Window {
+    mapping: MmapRegion<()>,
+    /// Where the range starts in the mapping.
+    skip: usize,
+    length: usize,
+}
+
+impl Window {
+    fn map(file: &File, range: Range<u64>) -> io::Result<Self> {
+        let skip = range.start % PAGE;
+        let length = range.end.saturating_sub(range.start);
+        let size = usize::try_from(length.saturating_add(skip)).map_err(io::Error::other)?;
+        let from = FileOffset::new(file.try_clone()?, range.start.saturating_sub(skip));
+        let mapping = MmapRegion::build(Some(from), size, libc::PROT_READ, libc::MAP_PRIVATE)
+            .map_err(io::Error::other)?;
+        // All of it is in memory and mapped from here on, or this fails as a read would.
+        advise(&mapping, Advice::LinuxPopulateRead)?;
+        Ok(Self {
+            mapping,
+            skip: usize::try_from(skip).map_err(io::Error::other)?,
+            length: usize::try_from(length).map_err(io::Error::other)?,
+        })
+    }
+
+    fn copy_to(&self, memory: &Memory, address: u64) -> io::Result<()> {
+        let mut from = self.skip;
+        for target in memory.get_slices(GuestAddress(address), self.length) {
+            let target = target.map_err(io::Error::other)?;
+            let bytes = target.len();
+            let source = self.mapping.get_slice(from, bytes);
+            source
+                .map_err(io::Error::other)?
+                .copy_to_volatile_slice(target);
+            from = from.saturating_add(bytes);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::FileExt;
+
+    use vm_memory::Bytes;
+
+    use super::*;
+
+    #[test]
+    fn part_of_several_windows_arrives_whole_at_any_offset() {
+        let file = tempfile::tempfile().unwrap();
+        let content: Vec<u8> = (0..=250_u8).cycle().take(20 << 20).collect();
+        file.write_all_at(&content, 0).unwrap();
+        let memory = Memory::from_ranges(&[
+            (GuestAddress(0), 8 << 20),
+            (GuestAddress(8 << 20), 24 << 20),
+        ]);
+        let memory = memory.unwrap();
+        let part = Part {
+            offset: 4099,
+            length: (17 << 20) + 5,
+            address: 12345,
+        };
+        copy_part(&file, &part, &memory).unwrap();
+        let mut found = vec![0; 17 << 20 | 5];
+        memory
+            .read_slice(&mut found, GuestAddress(part.address))
+            .unwrap();
+        assert!(found == content[4099..4099 + found.len()]);
+    }
+
+    #[test]
+    fn file_that_ends_early_is_an_error() {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(1 << 20).unwrap();
+        let memory = Memory::from_ranges(&[(GuestAddress(0), 8 << 20)]).unwrap();
+        let part = Part {
+            offset: 0,
+            length: 2 << 20,
+            address: 0,
+        };
+        assert!(copy_part(&file, &part, &memory).is_err());
+    }
+
+    #[test]
+    fn memory_that_is_not_there_is_an_error() {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(4 << 20).unwrap();
+        let memory = Memory::from_ranges(&[(GuestAddress(0), 2 << 20)]).unwrap();
+        let part = Part {
+            offset: 0,
+            length: 4 << 20,
+            address: 0,
+        };
+        assert!(copy_part(&file, &part, &memory).is_err());
+    }
+}
