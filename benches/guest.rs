@@ -124,7 +124,8 @@ fn build() -> Result<PathBuf, GuestError> {
 
 /// Builds the `slotvmm` binary and returns its path.
 pub(crate) fn build_slotvmm() -> Result<PathBuf, GuestError> {
-    let args = "build --release --quiet --package slotvmm --bin slotvmm --message-format=json";
+    // As `cargo static`.
+    let args = "rustc --release --quiet --package slotvmm --bin slotvmm --message-format=json -- -C target-feature=+crt-static";
     let output = output(Path::new(env!("CARGO")), args.split(' ').map(OsStr::new))?;
     let messages = serde_json::Deserializer::from_slice(&output).into_iter::<serde_json::Value>();
     messages

@@ -19,7 +19,7 @@ use crate::tools::Tools;
 /// # Errors
 /// When something cannot be built or the lab fails.
 pub fn demo() -> Result<u8> {
-    heading("slotvmm: cargo build --release");
+    heading("slotvmm: cargo static");
     let program = workspace::build_release()?;
     let cache = Cache::open()?;
     heading("Guest: Debian 12 with systemd and an SSH server");

@@ -26,7 +26,16 @@ pub(crate) fn cargo() -> Command {
 pub(crate) fn build_release() -> Result<PathBuf> {
     let mut build = cargo();
     build
-        .args(["build", "--release", "--package", "slotvmm"])
+        .args([
+            "rustc",
+            "--release",
+            "--package",
+            "slotvmm",
+            "--bin",
+            "slotvmm",
+        ])
+        // As `cargo static`.
+        .args(["--", "-C", "target-feature=+crt-static"])
         .current_dir(root()?);
     if !process::succeeds(&mut build)? {
         bail!("slotvmm does not build");
