@@ -12,6 +12,7 @@ use rustix::time::{
 
 use crate::api::{Reply, Request, RequestError, Verb};
 use crate::events::{Event, EventQueue};
+use crate::footprint;
 use crate::lifecycle::{Outcome, VmState};
 use crate::running::Running;
 use crate::signals::StopSignals;
@@ -84,6 +85,10 @@ impl Control {
     fn start(&mut self) {
         if let Err(error) = self.running.start() {
             self.end(Err(RunError::Control(io::Error::other(error))));
+        }
+        // Here, because the guest waits for nothing any more.
+        if let Err(error) = footprint::release_text() {
+            tracing::debug!(%error, "Text that only starting needed stays in memory");
         }
     }
 

@@ -11,6 +11,7 @@ pub mod config;
 pub mod console;
 mod control;
 pub mod events;
+mod footprint;
 pub mod kvm;
 pub mod lifecycle;
 pub mod machine;
