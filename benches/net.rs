@@ -35,12 +35,11 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 fn bench(criterion: &mut Criterion, pair: TapPair, bytes: usize) -> Result<(), Box<dyn Error>> {
-    let config = NetConfig {
-        id: DeviceId::new("net0"),
-        position: Position(0),
-        mac: MacAddr([2, 0, 0, 0, 0, 1]),
-        mtu: None,
-    };
+    let config = NetConfig::new(
+        DeviceId::new("net0"),
+        Position(0),
+        MacAddr([2, 0, 0, 0, 0, 1]),
+    );
     let TapPair { tap, host } = pair;
     let card = Net::build(&config, vec![tap], None)?;
     let (rig, drivers) = Rig::activate(Box::new(card))?;

@@ -16,6 +16,7 @@ pub mod interrupt;
 pub mod legacy;
 pub mod log_limit;
 pub mod net;
+pub mod rate_limit;
 pub mod registry;
 pub mod rng;
 pub mod state;

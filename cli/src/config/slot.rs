@@ -7,7 +7,7 @@ use super::problem::Located;
 use super::reader::{Ranged, Table};
 use super::share::FsFile;
 use super::values::{
-    AbsolutePath, Discovery, Engine, Identity, KernelParam, Label, Mac, Serial, SizeMib,
+    AbsolutePath, ByteSize, Discovery, Engine, Identity, KernelParam, Label, Mac, Serial, SizeMib,
 };
 
 /// A value that may be set, with its place.
@@ -131,8 +131,25 @@ pub(crate) struct NetFile {
     pub(crate) mtu: Setting<Ranged<68, 65535>>,
     /// `queues`: pairs of queues.
     pub(crate) queues: Setting<Ranged<1, 8>>,
+    /// `rx`: how fast the guest may receive.
+    pub(crate) rx: LimitFile,
+    /// `tx`: how fast the guest may send.
+    pub(crate) tx: LimitFile,
     /// `position`
     pub(crate) position: Setting<Ranged<8, 11>>,
+}
+
+/// `[net.rx]`, `[net.tx]`: rates per second, each with what may pass at once.
+#[derive(Debug, Default)]
+pub(crate) struct LimitFile {
+    /// `bandwidth`: bytes per second.
+    pub(crate) bandwidth: Setting<ByteSize>,
+    /// `burst`: bytes at once.
+    pub(crate) burst: Setting<ByteSize>,
+    /// `packets`: packets per second.
+    pub(crate) packets: Setting<Ranged<1, 1_000_000_000>>,
+    /// `packet_burst`: packets at once.
+    pub(crate) packet_burst: Setting<Ranged<1, 1_000_000_000>>,
 }
 
 impl SlotFile {
@@ -250,7 +267,22 @@ impl NetFile {
             mac: table.get("mac"),
             mtu: table.get("mtu"),
             queues: table.get("queues"),
+            rx: LimitFile::read(table.table("rx")),
+            tx: LimitFile::read(table.table("tx")),
             position: table.get("position"),
+        };
+        table.finish();
+        file
+    }
+}
+
+impl LimitFile {
+    fn read(mut table: Table<'_>) -> Self {
+        let file = Self {
+            bandwidth: table.get("bandwidth"),
+            burst: table.get("burst"),
+            packets: table.get("packets"),
+            packet_burst: table.get("packet_burst"),
         };
         table.finish();
         file

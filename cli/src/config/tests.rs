@@ -128,6 +128,22 @@ fn a_wrong_value_says_what_was_expected_and_found() {
             "expected an absolute path, found the text \"b\"",
         ),
         ("boot.bootstrap = \"\"", "expected text, found none"),
+        (
+            "net = [{ queues = 9 }]",
+            "expected a whole number from 1 to 8, found the number 9",
+        ),
+        (
+            "net = [{ tx = { bandwidth = \"5MB\" } }]",
+            "expected a number of bytes, or text such as \"512KiB\" or \"10MiB\", found the text \"5MB\"",
+        ),
+        (
+            "net = [{ tx = { bandwidth = 0 } }]",
+            "expected a number of bytes, or text such as \"512KiB\" or \"10MiB\", found the number 0",
+        ),
+        (
+            "net = [{ tx = { bandwith = 5 } }]",
+            "did you mean `bandwidth`? (known here: bandwidth, burst, packet_burst, packets)",
+        ),
     ];
     check(&cases);
 }

@@ -1,5 +1,6 @@
 //! The types that configuration values have, each with the message for what it does not accept.
 
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 
 use hostnet::slot::{InterfaceName, SlotIndex, SlotName};
@@ -66,6 +67,36 @@ fn size(text: &str) -> Result<SizeMib, String> {
             "expected a size from 1MiB to 16EiB, found {text:?}"
         )),
     }
+}
+
+/// A number of bytes, at least 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ByteSize(pub(crate) NonZeroU64);
+
+impl FromNode for ByteSize {
+    fn from_node(node: &Node) -> Result<Self, String> {
+        let wanted = "a number of bytes, or text such as \"512KiB\" or \"10MiB\"";
+        let bytes = match &node.value {
+            Value::Integer(number) => u64::try_from(*number).ok(),
+            Value::Text(text) => bytes(text),
+            _ => None,
+        };
+        let bytes = bytes.and_then(NonZeroU64::new);
+        bytes.map(Self).ok_or_else(|| expected(wanted, &node.value))
+    }
+}
+
+/// Parses text such as `512KiB`, in binary units like [`size`].
+fn bytes(text: &str) -> Option<u64> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at_checked(digits)?;
+    let shift = match unit.trim_start() {
+        "KiB" | "K" => 10,
+        "MiB" | "M" => 20,
+        "GiB" | "G" => 30,
+        _ => return None,
+    };
+    number.parse::<u64>().ok()?.checked_mul(1 << shift)
 }
 
 /// Reads one of a few words; `words` pairs each with its meaning.

@@ -5,6 +5,7 @@
 
 mod boot;
 mod disks;
+mod limits;
 mod nics;
 mod params;
 mod paths;

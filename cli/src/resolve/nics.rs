@@ -3,6 +3,7 @@
 use hostnet::slot::{InterfaceName, NameError, SlotNet};
 use serde::{Serialize, Serializer};
 
+use super::limits::{self, Limit};
 use crate::config::{LoadedSlot, Located, NetFile, Problem};
 
 /// Position of the first network card, behind every disk.
@@ -29,6 +30,10 @@ pub(crate) struct Nic {
     pub(crate) queues: Queues,
     /// Largest packet offered to the guest, or nothing for the guest's own choice.
     pub(crate) mtu: Option<u16>,
+    /// How fast the guest may receive.
+    pub(crate) rx: Limit,
+    /// How fast the guest may send.
+    pub(crate) tx: Limit,
 }
 
 /// How many pairs of queues a card has.
@@ -82,6 +87,10 @@ pub(super) fn resolve(loaded: &LoadedSlot, net: &SlotNet, problems: &mut Vec<Pro
     let mut files = files.unwrap_or_default().iter();
     let mut nics: Vec<Nic> = first(files.next(), net, problems).into_iter().collect();
     nics.extend(files.filter_map(|file| additional(file, problems)));
+    for file in loaded.file.nets.iter().flatten() {
+        limits::check(&file.rx, problems);
+        limits::check(&file.tx, problems);
+    }
     nics.sort_by_key(|nic| nic.position);
     nics
 }
@@ -164,5 +173,7 @@ fn nic(
         mac,
         queues: queues.map_or(Queues::AtMost(MOST_QUEUES), Queues::Set),
         mtu: mtu.and_then(|mtu| u16::try_from(mtu.value.0).ok()),
+        rx: file.map_or_else(Limit::default, |file| Limit::of(&file.rx)),
+        tx: file.map_or_else(Limit::default, |file| Limit::of(&file.tx)),
     }
 }

@@ -70,6 +70,7 @@ fn address_params(net: &SlotNet) -> [String; 2] {
 mod tests {
     use super::*;
     use crate::resolve::Queues;
+    use crate::resolve::limits::Limit;
 
     fn slot1() -> SlotNet {
         let name: hostnet::slot::SlotName = "slot1".parse().unwrap();
@@ -86,6 +87,8 @@ mod tests {
             mac: [2, 0, 0, 0, 0, 1],
             queues: Queues::AtMost(1),
             mtu: None,
+            rx: Limit::default(),
+            tx: Limit::default(),
         }]
     }
 

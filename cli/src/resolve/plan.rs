@@ -4,12 +4,14 @@ use devices::blk::{Access, BlkConfig, Discard, Engine};
 use devices::device::DeviceId;
 use devices::fs::{FsConfig, OnExit};
 use devices::net::{MacAddr, NetConfig};
+use devices::rate_limit::{Limits, Rate};
 use devices::registry::{DeviceConfig, Position};
 use devices::rng::RngConfig;
 use vmm::arch::layout::{MAX_RAM_MIB, MIN_RAM_MIB};
 use vmm::boot::{BootConfig, BootSource};
 use vmm::config::{Discovery, VmConfig};
 
+use super::limits::Limit;
 use super::{Boot, Disk, Nic, Share, Slot, Use};
 use crate::config::{self, HostFile, LoadedSlot, Problem};
 
@@ -82,6 +84,19 @@ fn net(nic: &Nic) -> NetConfig {
         position: Position(nic.position),
         mac: MacAddr(nic.mac),
         mtu: nic.mtu,
+        rx_limits: limits(nic.rx),
+        tx_limits: limits(nic.tx),
+    }
+}
+
+fn limits(limit: Limit) -> Limits {
+    let rate = |limit: super::limits::Rate| Rate {
+        per_second: limit.per_second,
+        burst: limit.burst,
+    };
+    Limits {
+        bytes: limit.bytes.map(rate),
+        operations: limit.packets.map(rate),
     }
 }
 

@@ -384,3 +384,44 @@ fn two_slots_do_not_share_an_external_backend() {
         "{problems:?}"
     );
 }
+
+#[test]
+fn a_card_has_a_pair_of_queues_per_cpu_unless_it_says_how_many() {
+    let queues = |slot: &str| resolve("slot1", HOST, slot).unwrap().nics[0].queues;
+    assert_eq!(queues(""), Queues::AtMost(1));
+    assert_eq!(queues("[machine]\nvcpus = 3\n"), Queues::AtMost(3));
+    assert_eq!(queues("[machine]\nvcpus = 16\n"), Queues::AtMost(8));
+    assert_eq!(queues("[[net]]\nqueues = 4\n"), Queues::Set(4));
+}
+
+#[test]
+fn limits_have_a_burst_of_a_tenth_of_a_second_unless_they_say_another() {
+    let slot = "[[net]]\n[net.rx]\nbandwidth = \"10MiB\"\npackets = 100\n\
+                [net.tx]\nbandwidth = 1000\nburst = \"1KiB\"\n";
+    let slot = resolve("slot1", HOST, slot).unwrap();
+    let [nic] = slot.nics.as_slice() else {
+        panic!("expected one card")
+    };
+    let rate =
+        |rate: Option<limits::Rate>| rate.map(|rate| (rate.per_second.get(), rate.burst.get()));
+    assert_eq!(rate(nic.rx.bytes), Some((10 << 20, 1 << 20)));
+    assert_eq!(rate(nic.rx.packets), Some((100, 64)));
+    assert_eq!(rate(nic.tx.bytes), Some((1000, 1024)));
+    assert_eq!(rate(nic.tx.packets), None);
+}
+
+#[test]
+fn a_burst_without_a_rate_is_refused() {
+    for (slot, expected) in [
+        (
+            "[[net]]\n[net.rx]\nburst = 5\n",
+            "slot1.toml:3:9: `net[0].rx.burst`: limits nothing alone: set `bandwidth` as well",
+        ),
+        (
+            "[[net]]\n[net.tx]\npacket_burst = 5\n",
+            "slot1.toml:3:16: `net[0].tx.packet_burst`: limits nothing alone: set `packets` as well",
+        ),
+    ] {
+        assert_eq!(error(slot), expected, "{slot}");
+    }
+}

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::device::DeviceId;
+use crate::rate_limit::Limits;
 use crate::registry::Position;
 
 /// A virtio network card on a tap that arrives open.
@@ -16,6 +17,24 @@ pub struct NetConfig {
     pub mac: MacAddr,
     /// Offered as `VIRTIO_NET_F_MTU` when given; 68 to 65535.
     pub mtu: Option<u16>,
+    /// How fast the guest may receive.
+    pub rx_limits: Limits,
+    /// How fast the guest may send.
+    pub tx_limits: Limits,
+}
+
+impl NetConfig {
+    /// A card without limits that leaves the MTU to the driver.
+    pub fn new(id: DeviceId, position: Position, mac: MacAddr) -> Self {
+        Self {
+            id,
+            position,
+            mac,
+            mtu: None,
+            rx_limits: Limits::default(),
+            tx_limits: Limits::default(),
+        }
+    }
 }
 
 /// An Ethernet address; shown as `02:00:00:00:00:01`.

@@ -10,7 +10,7 @@ use super::lanes::{LaneError, Lanes};
 use super::pair::Pair;
 use super::queues::Queues;
 use super::ring::Ring;
-use super::session::Session;
+use super::session::{Limiters, Session};
 use super::state::Settings;
 use super::{
     CONTROL_QUEUE_SIZE, MAX_QUEUE_PAIRS, NetConfig, NetCounters, NetStateV1, QUEUE_SIZE, Tap,
@@ -35,6 +35,7 @@ pub struct Net {
     /// The queues of its tap, one per pair.
     taps: Vec<Arc<Tap>>,
     counters: Arc<NetCounters>,
+    limiters: Limiters,
     faults: Arc<LogLimit>,
     settings: Settings,
     running: Option<Running>,
@@ -92,6 +93,7 @@ impl Net {
             config_space: config_space(config, count),
             taps: taps.into_iter().map(Arc::new).collect(),
             counters: Arc::default(),
+            limiters: Limiters::new(config),
             faults: Arc::default(),
             settings: saved.map_or(Settings::fresh(0), NetStateV1::settings),
             running: None,
@@ -130,6 +132,7 @@ impl Net {
             memory: run.memory,
             interrupt: run.interrupt.clone(),
             counters: self.counters.clone(),
+            limiters: self.limiters.clone(),
             faults: self.faults.clone(),
             faulted: AtomicBool::new(false),
         });

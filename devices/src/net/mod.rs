@@ -93,4 +93,6 @@ enum Burst {
     Blocked,
     /// The burst was full: there may be more.
     More,
+    /// The rate limit is reached; its timer says when to go on.
+    Limited,
 }

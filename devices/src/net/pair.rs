@@ -30,10 +30,21 @@ enum Token {
     Tap,
     /// A full burst left work behind.
     Resume,
+    /// The rate limit lets frames in again.
+    RxTokens,
+    /// The rate limit lets frames out again.
+    TxTokens,
 }
 
 impl Token {
-    const ALL: [Self; 4] = [Self::RxKick, Self::TxKick, Self::Tap, Self::Resume];
+    const ALL: [Self; 6] = [
+        Self::RxKick,
+        Self::TxKick,
+        Self::Tap,
+        Self::Resume,
+        Self::RxTokens,
+        Self::TxTokens,
+    ];
 
     fn from_raw(raw: u32) -> Option<Self> {
         Self::ALL.into_iter().find(|token| *token as u32 == raw)
@@ -52,6 +63,8 @@ enum Waiting {
     ForDriver,
     /// The tap.
     ForTap,
+    /// The rate limit's timer.
+    ForTokens,
 }
 
 /// One pair at work.
@@ -75,13 +88,14 @@ impl Pair {
             memory,
             buffers,
             counters,
+            limiters,
             ..
         } = &*session;
         let rx = Ring::new(queues.rx, memory.clone());
         let tx = Ring::new(queues.tx, memory.clone());
         Ok(Self {
-            rx: Rx::new(rx, *buffers, counters.clone()),
-            tx: Tx::new(tx, counters.clone()),
+            rx: Rx::new(rx, *buffers, counters.clone()).with_pacer(limiters.rx_pacer()?),
+            tx: Tx::new(tx, counters.clone()).with_pacer(limiters.tx_pacer()?),
             session,
             tap,
             rx_waits: Waiting::Ready,
@@ -113,6 +127,7 @@ impl Pair {
                 Burst::Idle => Waiting::ForDriver,
                 Burst::Blocked => Waiting::ForTap,
                 Burst::More => Waiting::Ready,
+                Burst::Limited => Waiting::ForTokens,
             };
             if self.tx.ring().take_signal()? {
                 self.session.interrupt.signal_queue(self.tx.queue().index);
@@ -123,6 +138,7 @@ impl Pair {
                 Burst::Idle => Waiting::ForTap,
                 Burst::Blocked => Waiting::ForDriver,
                 Burst::More => Waiting::Ready,
+                Burst::Limited => Waiting::ForTokens,
             };
             if self.rx.ring().take_signal()? {
                 self.session.interrupt.signal_queue(self.rx.queue().index);
@@ -146,12 +162,22 @@ impl Handler for Pair {
         };
         // An eventfd reports every write once when it is edge-triggered, and needs no read then: a
         // system call less per kick.
-        vec![
+        let mut sources = vec![
             edge(&self.rx.queue().kick, Token::RxKick, EventSet::IN),
             edge(&self.tx.queue().kick, Token::TxKick, EventSet::IN),
             edge(&*self.tap, Token::Tap, EventSet::IN | EventSet::OUT),
             edge(&self.resume, Token::Resume, EventSet::IN),
-        ]
+        ];
+        let timers = [
+            (self.rx.pacer(), Token::RxTokens),
+            (self.tx.pacer(), Token::TxTokens),
+        ];
+        sources.extend(
+            timers
+                .into_iter()
+                .filter_map(|(pacer, token)| pacer.map(|pacer| edge(pacer, token, EventSet::IN))),
+        );
+        sources
     }
 
     fn start(&mut self) {
@@ -171,6 +197,8 @@ impl Handler for Pair {
                 wakes(&mut self.rx_waits, Waiting::ForTap);
                 wakes(&mut self.tx_waits, Waiting::ForTap);
             }
+            Some(Token::RxTokens) => wakes(&mut self.rx_waits, Waiting::ForTokens),
+            Some(Token::TxTokens) => wakes(&mut self.tx_waits, Waiting::ForTokens),
             Some(Token::Resume) => {}
             None => return,
         }

@@ -14,6 +14,7 @@ use super::{
 };
 use crate::device::ActiveQueue;
 use crate::fault::QueueFault;
+use crate::rate_limit::Pacer;
 
 /// How the driver takes frames.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,6 +54,7 @@ pub(super) struct Rx {
     /// The end of that frame. Empty until the driver first runs short of buffers.
     spill: Vec<u8>,
     counters: Arc<NetCounters>,
+    pacer: Option<Pacer>,
 }
 
 impl Rx {
@@ -67,7 +69,18 @@ impl Rx {
             split: None,
             spill: Vec::new(),
             counters,
+            pacer: None,
         }
+    }
+
+    /// Limits the rate of frames.
+    pub(super) fn with_pacer(self, pacer: Option<Pacer>) -> Self {
+        Self { pacer, ..self }
+    }
+
+    /// What limits the rate, to wait on after [`Burst::Limited`].
+    pub(super) fn pacer(&self) -> Option<&Pacer> {
+        self.pacer.as_ref()
     }
 
     pub(super) fn ring(&mut self) -> &mut Ring {
@@ -87,6 +100,9 @@ impl Rx {
     pub(super) fn process(&mut self, tap: &impl AsFd) -> Result<Burst, QueueFault> {
         self.ring.decline_kicks()?;
         for _ in 0..BURST_FRAMES {
+            if self.pacer.as_ref().is_some_and(|pacer| !pacer.admits()) {
+                return Ok(Burst::Limited);
+            }
             self.reserve()?;
             if !self.join()? || self.reserved.is_empty() {
                 if self.ring.ask_for_kick()? {
@@ -254,6 +270,9 @@ impl Rx {
             }
         });
         self.ring.publish(used)?;
+        if let Some(pacer) = &self.pacer {
+            pacer.spend(bytes.saturating_sub(HEADER_BYTES));
+        }
         self.counters.received();
         Ok(())
     }

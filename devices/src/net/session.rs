@@ -1,16 +1,19 @@
 //! What all threads of a card share while a driver has it running.
 
-use std::sync::Arc;
+use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use tracing::warn;
 
-use super::NetCounters;
 use super::rx::Buffers;
+use super::{NetConfig, NetCounters};
 use crate::device::{ActiveQueue, DeviceId, Memory};
 use crate::fault::QueueFault;
 use crate::interrupt::Interrupt;
 use crate::log_limit::LogLimit;
+use crate::rate_limit::{Limits, Pacer, RateLimiter};
 
 /// The two queues of a pair.
 pub(super) struct PairQueues {
@@ -32,6 +35,44 @@ impl PairQueues {
     }
 }
 
+/// How fast a card may move frames, over all of its pairs and for its whole life: neither a reset
+/// nor another pair gives a guest more.
+#[derive(Clone)]
+pub(super) struct Limiters {
+    rx: Option<Arc<Mutex<RateLimiter>>>,
+    tx: Option<Arc<Mutex<RateLimiter>>>,
+    started: Instant,
+}
+
+impl Limiters {
+    pub(super) fn new(config: &NetConfig) -> Self {
+        let limiter = |limits: &Limits| {
+            let limiter = || Arc::new(Mutex::new(RateLimiter::new(limits)));
+            limits.any().then(limiter)
+        };
+        Self {
+            rx: limiter(&config.rx_limits),
+            tx: limiter(&config.tx_limits),
+            started: Instant::now(),
+        }
+    }
+
+    /// What limits reception.
+    pub(super) fn rx_pacer(&self) -> io::Result<Option<Pacer>> {
+        self.pacer(&self.rx)
+    }
+
+    /// What limits transmission.
+    pub(super) fn tx_pacer(&self) -> io::Result<Option<Pacer>> {
+        self.pacer(&self.tx)
+    }
+
+    fn pacer(&self, limiter: &Option<Arc<Mutex<RateLimiter>>>) -> io::Result<Option<Pacer>> {
+        let pacer = |limiter: &Arc<Mutex<RateLimiter>>| Pacer::new(limiter.clone(), self.started);
+        limiter.as_ref().map(pacer).transpose()
+    }
+}
+
 /// From one activation of the card to its stop.
 pub(super) struct Session {
     pub(super) id: DeviceId,
@@ -40,6 +81,7 @@ pub(super) struct Session {
     /// How the driver takes frames.
     pub(super) buffers: Buffers,
     pub(super) counters: Arc<NetCounters>,
+    pub(super) limiters: Limiters,
     pub(super) faults: Arc<LogLimit>,
     /// The driver broke the protocol; its queues are left alone, whichever of them it was.
     pub(super) faulted: AtomicBool,

@@ -7,15 +7,17 @@ use std::sync::Arc;
 use super::chain::{ChainRules, Flow, gather};
 use super::ring::{Ring, Used};
 use super::sys::GuestPieces;
-use super::{BURST_FRAMES, Burst, LARGEST_TX_BYTES, NetCounters};
+use super::{BURST_FRAMES, Burst, HEADER_BYTES, LARGEST_TX_BYTES, NetCounters};
 use crate::device::ActiveQueue;
 use crate::fault::QueueFault;
+use crate::rate_limit::Pacer;
 
 /// The transmit queue: no thread, no epoll, and no descriptor it is not given.
 pub(super) struct Tx {
     ring: Ring,
     pieces: GuestPieces,
     counters: Arc<NetCounters>,
+    pacer: Option<Pacer>,
 }
 
 impl Tx {
@@ -24,7 +26,18 @@ impl Tx {
             pieces: GuestPieces::new(ring.memory().clone()),
             ring,
             counters,
+            pacer: None,
         }
+    }
+
+    /// Limits the rate of frames.
+    pub(super) fn with_pacer(self, pacer: Option<Pacer>) -> Self {
+        Self { pacer, ..self }
+    }
+
+    /// What limits the rate, to wait on after [`Burst::Limited`].
+    pub(super) fn pacer(&self) -> Option<&Pacer> {
+        self.pacer.as_ref()
     }
 
     pub(super) fn ring(&mut self) -> &mut Ring {
@@ -43,7 +56,10 @@ impl Tx {
     pub(super) fn process(&mut self, tap: &impl AsFd) -> Result<Burst, QueueFault> {
         self.ring.decline_kicks()?;
         for _ in 0..BURST_FRAMES {
-            let Some(head) = self.take()? else {
+            if self.pacer.as_ref().is_some_and(|pacer| !pacer.admits()) {
+                return Ok(Burst::Limited);
+            }
+            let Some((head, bytes)) = self.take()? else {
                 if self.ring.ask_for_kick()? {
                     continue;
                 }
@@ -59,14 +75,18 @@ impl Tx {
                 // a frame on any wire.
                 Err(_) => self.counters.lost_sent(),
             }
+            if let Some(pacer) = &self.pacer {
+                pacer.spend(bytes.saturating_sub(HEADER_BYTES));
+            }
             self.ring
                 .publish(std::iter::once(Used { head, bytes: 0 }))?;
         }
         Ok(Burst::More)
     }
 
-    /// Takes the next chain and lays out its frame; returns the chain's first descriptor.
-    fn take(&mut self) -> Result<Option<u16>, QueueFault> {
+    /// Takes the next chain and lays out its frame; returns the chain's first descriptor and its
+    /// length.
+    fn take(&mut self) -> Result<Option<(u16, usize)>, QueueFault> {
         let rules = ChainRules {
             queue: self.ring.active().index,
             flow: Flow::FromDriver,
@@ -77,8 +97,8 @@ impl Tx {
             return Ok(None);
         };
         let head = chain.head_index();
-        gather(chain, rules, &mut self.pieces)?;
-        Ok(Some(head))
+        let bytes = gather(chain, rules, &mut self.pieces)?;
+        Ok(Some((head, bytes)))
     }
 }
 

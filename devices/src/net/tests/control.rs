@@ -32,12 +32,11 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
-        let config = NetConfig {
-            id: DeviceId::new("net0"),
-            position: Position(8),
-            mac: MacAddr([2, 0, 0, 0, 0, 1]),
-            mtu: None,
-        };
+        let config = NetConfig::new(
+            DeviceId::new("net0"),
+            Position(8),
+            MacAddr([2, 0, 0, 0, 0, 1]),
+        );
         let (taps, hosts): (Vec<_>, Vec<_>) = [wire(), wire()].into_iter().unzip();
         for host in &hosts {
             // A reader that waits: the card answers on its own threads.
@@ -195,12 +194,11 @@ fn saved_pairs_are_served_again_in_a_restored_card() {
     let queues = bench.card.stop().unwrap().queues;
     let saved = bench.card.save().unwrap();
     let fresh = Bench::new();
-    let config = NetConfig {
-        id: DeviceId::new("net0"),
-        position: Position(8),
-        mac: MacAddr([2, 0, 0, 0, 0, 2]),
-        mtu: None,
-    };
+    let config = NetConfig::new(
+        DeviceId::new("net0"),
+        Position(8),
+        MacAddr([2, 0, 0, 0, 0, 2]),
+    );
     let (taps, hosts): (Vec<_>, Vec<_>) = [wire(), wire()].into_iter().unzip();
     drop(fresh);
     bench.card = Net::build(&config, taps, Some(saved)).unwrap();

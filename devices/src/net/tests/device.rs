@@ -10,6 +10,7 @@ use virtio_queue::QueueT;
 use super::super::{MacAddr, Net, NetConfig, NetStateV1};
 use super::*;
 use crate::device::{ActivateError, DeviceId, VirtioDevice};
+use crate::rate_limit::{Limits, Rate};
 use crate::registry::{BuildError, Position};
 use crate::state::{StateBlob, StateError};
 use crate::testing::{Descriptor, FakeInterrupt, Part, activation, guest_memory};
@@ -17,12 +18,44 @@ use crate::testing::{Descriptor, FakeInterrupt, Part, activation, guest_memory};
 const MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 1]);
 
 fn config() -> NetConfig {
-    NetConfig {
-        id: DeviceId::new("net0"),
-        position: Position(2),
-        mac: MAC,
-        mtu: None,
+    NetConfig::new(DeviceId::new("net0"), Position(2), MAC)
+}
+
+/// Whole devices on their threads: the timer brings back what was held up.
+#[test]
+fn limited_card_moves_everything_in_the_end() {
+    let rate = |per_second: u64| {
+        Some(Rate {
+            per_second: per_second.try_into().unwrap(),
+            burst: 1.try_into().unwrap(),
+        })
+    };
+    let limits = Limits {
+        bytes: rate(1_000_000),
+        operations: rate(5_000),
+    };
+    let limited = NetConfig {
+        rx_limits: limits,
+        tx_limits: limits,
+        ..config()
+    };
+    let mut bench = Bench::new();
+    let (tap, host) = wire();
+    host.set_nonblocking(false).unwrap();
+    (bench.card, bench.host) = (Net::build(&limited, vec![tap], None).unwrap(), host);
+    bench.activate();
+    for seed in 0..20 {
+        bench.tx.add(&[Part::Readable(&frame(seed, 500))]);
+        bench.rx.add(&[Part::Writable(1536)]);
     }
+    bench.tx.kick();
+    bench.rx.kick();
+    for seed in 0..20 {
+        assert_eq!(bench.on_the_wire(), frame(seed, 500));
+        let sent = frame(seed, 400);
+        assert_eq!(bench.receive(&sent), delivered(&sent, 1));
+    }
+    assert!(!bench.irq.is_reset_needed());
 }
 
 fn card(tap: Tap) -> Net {

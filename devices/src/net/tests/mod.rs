@@ -3,6 +3,7 @@
 mod control;
 mod device;
 mod garbage;
+mod limits;
 mod rx;
 mod tap;
 mod tx;
@@ -14,7 +15,7 @@ use super::ring::Ring;
 use super::rx::{Buffers, Rx};
 use super::tap::Tap;
 use super::tx::Tx;
-use super::{HEADER_BYTES, LARGEST_FRAME_BYTES, NetCounters};
+use super::{Burst, HEADER_BYTES, LARGEST_FRAME_BYTES, NetCounters};
 use crate::device::Memory;
 use crate::testing::QueueDriver;
 

@@ -74,10 +74,12 @@ pub fn subjects() -> Vec<Subject> {
     let net = |name, idle: std::ops::Range<u16>| Subject {
         name,
         config: DeviceConfig::Net(NetConfig {
-            id: DeviceId::new("net0"),
-            position: Position(1),
-            mac: MacAddr([2, 0, 0, 0, 0, 1]),
             mtu: Some(1500),
+            ..NetConfig::new(
+                DeviceId::new("net0"),
+                Position(1),
+                MacAddr([2, 0, 0, 0, 0, 1]),
+            )
         }),
         idle,
     };
