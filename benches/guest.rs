@@ -25,6 +25,10 @@ pub struct Guest {
     pub kernel: PathBuf,
     /// What comes with a kernel of real size.
     pub around: Option<Surroundings>,
+    /// What the kernel command line tells it: `tiny=halt` to stay, or nothing to reset at once.
+    pub params: &'static str,
+    /// A writable disk of its own.
+    pub disk: Option<PathBuf>,
 }
 
 /// What comes with a kernel of real size.
@@ -72,6 +76,22 @@ impl Guest {
         Ok(Self {
             kernel: build()?.join("tiny-guest"),
             around: None,
+            params: "",
+            disk: None,
+        })
+    }
+
+    /// The tiny guest with a disk in `dir`, which halts instead of resetting.
+    ///
+    /// # Errors
+    /// When cargo does not build it or the disk cannot be made.
+    pub fn halting(dir: &Path) -> Result<Self, GuestError> {
+        let disk = dir.join("disk.img");
+        write(&disk, &[0; 1 << 20])?;
+        Ok(Self {
+            params: "tiny=halt",
+            disk: Some(disk),
+            ..Self::tiny()?
         })
     }
 
@@ -100,6 +120,8 @@ impl Guest {
                 bootstrap,
                 cache: dir.join("cache"),
             }),
+            params: "",
+            disk: None,
         })
     }
 }

@@ -11,7 +11,8 @@ use serde_json::json;
 
 use crate::guest::{self, Guest, GuestError};
 
-const MEMORY_MIB: u32 = 256;
+/// RAM of every guest.
+pub const MEMORY_MIB: u32 = 256;
 
 /// A program that boots a guest.
 #[derive(Debug, Clone)]
@@ -135,10 +136,15 @@ fn joined(prefix: &str, path: &Path, suffix: &str) -> OsString {
 
 /// A host of its own in `dir`: one slot without a network card or data.
 fn slotvmm(guest: &Guest, dir: &Path) -> io::Result<Vec<OsString>> {
-    let (name, boot) = match &guest.around {
-        None => ("tiny", format!("kernel = {:?}", guest.kernel)),
-        Some(around) => ("large", format!("bootstrap = {:?}", around.bootstrap)),
+    let (name, boot) = match (&guest.around, &guest.disk) {
+        (Some(around), _) => ("large", format!("bootstrap = {:?}", around.bootstrap)),
+        (None, None) => ("tiny", format!("kernel = {:?}", guest.kernel)),
+        (None, Some(_)) => ("disk", format!("kernel = {:?}", guest.kernel)),
     };
+    let disk = guest
+        .disk
+        .as_ref()
+        .map(|disk| format!("[[disk]]\nposition = 2\npath = {disk:?}\n"));
     let etc = dir.join("etc");
     fs::create_dir_all(etc.join("slots"))?;
     let host = ["state", "run", "cache"].map(|kind| {
@@ -147,7 +153,10 @@ fn slotvmm(guest: &Guest, dir: &Path) -> io::Result<Vec<OsString>> {
     });
     fs::write(etc.join("host.toml"), host.concat())?;
     let slot = format!(
-        "index = 1\nnet = []\n[machine]\nmemory = {MEMORY_MIB}\n[data]\nenabled = false\n[boot]\n{boot}\n"
+        "index = 1\nnet = []\n[machine]\nmemory = {MEMORY_MIB}\n[data]\nenabled = false\n[boot]\n{boot}\n\
+         params = [{:?}]\n{}",
+        guest.params,
+        disk.unwrap_or_default(),
     );
     fs::write(etc.join("slots").join(name).with_extension("toml"), slot)?;
     let mut words = vec!["--config".into(), etc.into()];
@@ -171,31 +180,54 @@ fn cloud_hypervisor(guest: &Guest) -> Vec<OsString> {
     let mut words: Vec<OsString> = split("--cpus boot=1 --serial tty --console off").collect();
     words.extend(["--memory".into(), format!("size={MEMORY_MIB}M").into()]);
     words.extend([OsStr::new("--kernel").into(), guest.kernel.clone().into()]);
+    words.extend(["--cmdline".into(), guest.params.into()]);
+    words.extend(disks(guest).into_iter().flat_map(|(disk, access)| {
+        let readonly = match access {
+            Access::ReadOnly => ",readonly=on",
+            Access::ReadWrite => "",
+        };
+        ["--disk".into(), joined("path=", disk, readonly)]
+    }));
     if let Some(around) = &guest.around {
         words.extend(["--initramfs".into(), around.initrd.clone().into()]);
-        words.extend([
-            "--disk".into(),
-            joined("path=", &around.bootstrap, ",readonly=on"),
-        ]);
     }
     words
 }
 
+enum Access {
+    ReadOnly,
+    ReadWrite,
+}
+
+/// The disks of a guest, in order.
+fn disks(guest: &Guest) -> Vec<(&Path, Access)> {
+    let bootstrap = guest.around.iter();
+    let bootstrap = bootstrap.map(|around| (around.bootstrap.as_path(), Access::ReadOnly));
+    let own = guest
+        .disk
+        .iter()
+        .map(|disk| (disk.as_path(), Access::ReadWrite));
+    bootstrap.chain(own).collect()
+}
+
 fn firecracker(guest: &Guest) -> serde_json::Value {
     let around = guest.around.as_ref();
-    let drive = around.map(|around| {
-        json!({
-            "drive_id": "rootfs", "path_on_host": around.bootstrap,
-            "is_root_device": false, "is_read_only": true,
-        })
-    });
+    let drives = disks(guest)
+        .into_iter()
+        .enumerate()
+        .map(|(index, (disk, access))| {
+            json!({
+                "drive_id": format!("disk{index}"), "path_on_host": disk,
+                "is_root_device": false, "is_read_only": matches!(access, Access::ReadOnly),
+            })
+        });
     json!({
         "boot-source": {
             "kernel_image_path": guest.kernel,
             "initrd_path": around.map(|around| &around.initrd),
-            "boot_args": "console=ttyS0",
+            "boot_args": format!("console=ttyS0 {}", guest.params),
         },
-        "drives": drive.into_iter().collect::<Vec<_>>(),
+        "drives": drives.collect::<Vec<_>>(),
         "machine-config": { "vcpu_count": 1, "mem_size_mib": MEMORY_MIB },
     })
 }
@@ -212,12 +244,19 @@ fn qemu(guest: &Guest) -> Vec<OsString> {
     words.extend(["-kernel".into(), guest.kernel.clone().into()]);
     if let Some(around) = &guest.around {
         words.extend(["-initrd".into(), around.initrd.clone().into()]);
-        words.extend(split("-device virtio-blk-device,drive=disk0 -drive"));
-        words.push(joined(
-            "if=none,id=disk0,format=raw,readonly=on,file=",
-            &around.bootstrap,
-            "",
-        ));
+    }
+    words.extend(["-append".into(), guest.params.into()]);
+    for (index, (disk, access)) in disks(guest).into_iter().enumerate() {
+        let readonly = match access {
+            Access::ReadOnly => "on",
+            Access::ReadWrite => "off",
+        };
+        words.extend([
+            "-device".into(),
+            format!("virtio-blk-device,drive=disk{index}").into(),
+        ]);
+        let options = format!("if=none,id=disk{index},format=raw,readonly={readonly},file=");
+        words.extend(["-drive".into(), joined(&options, disk, "")]);
     }
     words
 }

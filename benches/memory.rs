@@ -1,0 +1,121 @@
+//! How much memory a monitor occupies besides guest RAM: a guest of 256 MiB and one vCPU with one
+//! disk halts, and the monitor's resident pages are counted. Ours against the peers that this
+//! machine has, printed as ratios.
+//!
+//! Private pages are the monitor's own; shared ones are page cache that other processes use as well.
+//! Guest RAM is every mapping as large as it. Needs `/dev/kvm`.
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::ffi::OsString;
+use std::fs;
+use std::io::{self, BufReader, Read};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use benches::guest::Guest;
+use benches::monitor::{MEMORY_MIB, Monitor};
+
+/// What the halting guest writes last: `B` by its first instruction, `H` before it halts.
+const HALTED: u8 = b'H';
+
+/// Resident KiB besides guest RAM.
+#[derive(Debug, Clone, Copy, Default)]
+struct Resident {
+    private: u64,
+    shared: u64,
+}
+
+impl Resident {
+    fn total(self) -> u64 {
+        self.private.saturating_add(self.shared)
+    }
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    if !Path::new("/dev/kvm").exists() {
+        println!("skipped: memory: there is no /dev/kvm");
+        return Ok(());
+    }
+    let dir = tempfile::tempdir()?;
+    let guest = Guest::halting(dir.path())?;
+    let mut monitors = vec![Monitor::slotvmm()?];
+    monitors.extend(Monitor::peers());
+    let mut ours = None;
+    println!(
+        "{:<18} {:>12} {:>12} {:>12} {:>9}",
+        "resident", "private", "shared", "total", "ratio"
+    );
+    for monitor in &monitors {
+        match measure(&monitor.command(&guest, dir.path())?) {
+            Ok(found) => {
+                let base = *ours.get_or_insert(found.total());
+                let ratio = found.total() as f64 / base.max(1) as f64;
+                println!(
+                    "{:<18} {:>8} KiB {:>8} KiB {:>8} KiB {ratio:>7.2} x",
+                    monitor.name,
+                    found.private,
+                    found.shared,
+                    found.total()
+                );
+            }
+            Err(error) => println!("skipped: memory/{}: {error}", monitor.name),
+        }
+    }
+    Ok(())
+}
+
+/// Boots, waits until the guest halts, counts, and ends the monitor.
+fn measure(command: &[OsString]) -> io::Result<Resident> {
+    let (program, args) = command.split_first().ok_or(io::ErrorKind::InvalidInput)?;
+    let mut child = Command::new(program)
+        .args(args)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()?;
+    let found = wait_until_halted(&mut child).and_then(|()| resident(child.id()));
+    // It would never end by itself.
+    child.kill()?;
+    child.wait()?;
+    found
+}
+
+fn wait_until_halted(child: &mut Child) -> io::Result<()> {
+    let output = child.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?;
+    let halted = BufReader::new(output)
+        .bytes()
+        .map_while(Result::ok)
+        .any(|byte| byte == HALTED);
+    match halted {
+        true => Ok(()),
+        false => Err(io::Error::other("the guest did not halt")),
+    }
+}
+
+/// Sums up `/proc/PID/smaps` without guest RAM.
+fn resident(pid: u32) -> io::Result<Resident> {
+    let guest_kib = u64::from(MEMORY_MIB) << 10;
+    let smaps = fs::read_to_string(format!("/proc/{pid}/smaps"))?;
+    let mut sum = Resident::default();
+    let mut mapping = BTreeMap::new();
+    for line in smaps.lines() {
+        let mut words = line.split_ascii_whitespace();
+        let (Some(key), Some(value)) = (words.next(), words.next()) else {
+            continue;
+        };
+        if let Ok(kib) = value.parse::<u64>() {
+            mapping.insert(key.to_owned(), kib);
+        }
+        // The last line of each mapping.
+        if key == "VmFlags:" {
+            let mapping = std::mem::take(&mut mapping);
+            let kib = |key| mapping.get(key).copied().unwrap_or_default();
+            if kib("Size:") < guest_kib {
+                sum.private += kib("Private_Clean:") + kib("Private_Dirty:");
+                sum.shared += kib("Shared_Clean:") + kib("Shared_Dirty:");
+            }
+        }
+    }
+    Ok(sum)
+}
