@@ -2,6 +2,7 @@
 //! verbs.
 
 mod config;
+mod fs;
 mod host;
 mod net;
 mod slot;
@@ -11,6 +12,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 pub(crate) use self::config::ConfigCommand;
+pub(crate) use self::fs::{Cache, FsBackend};
 pub(crate) use self::host::{Completion, Doctor};
 pub(crate) use self::net::NetCommand;
 pub(crate) use self::slot::{ConsoleArgs, Run, SlotArg, Status, Stop};
@@ -80,6 +82,8 @@ pub(crate) enum Command {
     /// Make, remove or show the bridge and tap of a slot
     #[command(subcommand)]
     Net(NetCommand),
+    /// Share a directory with a guest, read-only, as a vhost-user backend
+    FsBackend(FsBackend),
     /// Say what this host lacks for running slots
     Doctor(Doctor),
     /// Print a completion script for a shell

@@ -66,6 +66,9 @@ pub(crate) enum CommandError {
     /// A running slot cannot be asked.
     #[error(transparent)]
     Client(#[from] ClientError),
+    /// A share cannot be served.
+    #[error(transparent)]
+    Share(#[from] fs_backend::RunError),
     /// The network cannot be looked at.
     #[error(transparent)]
     Inspect(#[from] InspectError),
@@ -116,7 +119,9 @@ impl CommandError {
             } => Exit::DiskLocked,
             Self::Boot(error) => of_boot(error),
             Self::Client(_) | Self::Run(_) => Exit::Failed,
-            Self::Tap(_)
+            Self::Share(fs_backend::RunError::Daemon(_)) => Exit::Failed,
+            Self::Share(_)
+            | Self::Tap(_)
             | Self::TapSettings(_)
             | Self::Share(_)
             | Self::Inspect(_)

@@ -6,6 +6,7 @@ mod console;
 mod doctor;
 mod dry_run;
 mod error;
+mod fs_backend;
 mod lifecycle;
 mod list;
 mod net;
@@ -115,6 +116,10 @@ pub(crate) fn dispatch(command: &Command, context: &Context) -> Result<Exit, Com
         Command::Console(args) => console::console(args, context.text_only("console")?),
         Command::Config(command) => config::config(command, context),
         Command::Net(command) => net::net(command, context),
+        Command::FsBackend(args) => {
+            context.text_only("fs-backend")?;
+            fs_backend::fs_backend(args)
+        }
         Command::Doctor(args) => doctor::doctor(args, context),
         Command::Completion(args) => {
             context.text_only("completion")?;

@@ -1,0 +1,54 @@
+//! Arguments of `fs-backend`.
+
+use std::num::NonZeroUsize;
+use std::os::fd::RawFd;
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+
+/// `fs-backend`
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Serves one frontend, read-only, and ends when it is gone. `slotvmm run` starts one for each
+[[fs]] by itself: docs/fs-backend.md.
+
+Examples:
+  slotvmm fs-backend --socket /run/store.sock --source /nix/store
+  slotvmm fs-backend --socket /run/src.sock --source ~/src --cache auto"
+)]
+pub(crate) struct FsBackend {
+    /// Make a vhost-user socket here and wait for a frontend
+    #[arg(
+        long,
+        value_name = "PATH",
+        required_unless_present = "fd",
+        conflicts_with = "fd"
+    )]
+    pub(crate) socket: Option<PathBuf>,
+    /// Wait at a socket that listens already, by the number of its descriptor
+    #[arg(long, value_name = "N")]
+    pub(crate) fd: Option<RawFd>,
+    /// The directory that is shared
+    #[arg(long, value_name = "DIR")]
+    pub(crate) source: PathBuf,
+    /// What the guest may keep
+    #[arg(long, value_enum, default_value_t = Cache::Always)]
+    pub(crate) cache: Cache,
+    /// Request queues, each served by a thread
+    #[arg(long, value_name = "N", default_value = "4")]
+    pub(crate) threads: NonZeroUsize,
+    /// Show extended attributes of files and directories
+    #[arg(long)]
+    pub(crate) xattr: bool,
+}
+
+/// What a guest may keep.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Cache {
+    /// Everything: nothing in the share changes, paths only come and go at its top
+    Always,
+    /// Names and attributes for a second, data until those show a change
+    Auto,
+    /// Nothing
+    Never,
+}

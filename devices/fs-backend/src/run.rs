@@ -1,0 +1,120 @@
+//! The process: from options to serving one frontend.
+
+use std::num::NonZeroUsize;
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use rustix::io::Errno;
+use vhost::vhost_user::{Error as ProtocolError, Listener};
+use vhost_user_backend::{Error as DaemonError, VhostUserDaemon};
+use vm_memory::{GuestMemoryAtomic, GuestMemoryMmap};
+
+use crate::sandbox::{self, Sandbox, SandboxError};
+use crate::server::{Cache, Policy, Server, Xattr};
+use crate::share::{Budget, Share, ShareError, Tree};
+use crate::vhost::Backend;
+
+/// Where the frontend comes from.
+#[derive(Debug)]
+pub enum Endpoint {
+    /// A socket is made here; what lies in its place is removed.
+    Path(PathBuf),
+    /// A socket that listens already.
+    Listener(OwnedFd),
+}
+
+/// What to serve, and how.
+#[derive(Debug)]
+pub struct Options {
+    /// Where the frontend comes from.
+    pub endpoint: Endpoint,
+    /// The directory that is shared.
+    pub source: PathBuf,
+    /// What the guest may keep.
+    pub cache: Cache,
+    /// Extended attributes.
+    pub xattr: Xattr,
+    /// Request queues, each with a thread.
+    pub queues: NonZeroUsize,
+    /// How this process confines itself.
+    pub sandbox: Sandbox,
+}
+
+/// Why there is no service, or none any more.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The directory cannot be shared.
+    #[error(transparent)]
+    Share(#[from] ShareError),
+    /// The socket cannot be made.
+    #[error("Cannot listen at {}", path.display())]
+    Socket {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: ProtocolError,
+    },
+    /// The process cannot be confined.
+    #[error(transparent)]
+    Sandbox(#[from] SandboxError),
+    /// The host refuses something.
+    #[error("Cannot prepare to serve the share")]
+    Host(#[source] Errno),
+    /// The protocol failed.
+    #[error("Cannot speak to the frontend: {0}")]
+    Daemon(DaemonError),
+}
+
+/// Serves the first frontend that connects, until it is gone.
+///
+/// The process is confined before anything the frontend sends is looked at, and for good: nothing
+/// else can be done in it afterwards. There must be no other thread.
+///
+/// # Errors
+/// When it cannot begin, or the frontend violates the protocol. A frontend that closes the
+/// connection is no error.
+pub fn run(options: Options) -> Result<(), RunError> {
+    let mut listener = listen(options.endpoint)?;
+    let share = Share::open(&options.source)?;
+    let confined = sandbox::enter(options.sandbox, share)?;
+    let tree = Tree::new(confined.share, Budget::of_process()).map_err(RunError::Host)?;
+    let policy = Policy {
+        cache: options.cache,
+        owners: confined.owners,
+        xattr: options.xattr,
+    };
+    let server = Arc::new(Server::new(tree, policy));
+    let memory = GuestMemoryAtomic::new(GuestMemoryMmap::new());
+    let backend = Arc::new(Backend::new(server, options.queues, memory.clone()));
+    let mut daemon =
+        VhostUserDaemon::new("vhost-user".to_owned(), backend, memory).map_err(RunError::Daemon)?;
+    daemon.start(&mut listener).map_err(RunError::Daemon)?;
+    // Nobody else is served: a second frontend shall not wait in vain.
+    drop(listener);
+    match daemon.wait() {
+        Err(DaemonError::HandleRequest(
+            ProtocolError::Disconnected | ProtocolError::PartialMessage,
+        )) => Ok(()),
+        ended => ended.map_err(RunError::Daemon),
+    }
+}
+
+fn listen(endpoint: Endpoint) -> Result<Listener, RunError> {
+    match endpoint {
+        Endpoint::Path(path) => {
+            crate::sys::close_others(None).map_err(host)?;
+            Listener::new(&path, true).map_err(|source| RunError::Socket { path, source })
+        }
+        Endpoint::Listener(socket) => {
+            crate::sys::close_others(Some(socket.as_raw_fd())).map_err(host)?;
+            Ok(Listener::from(UnixListener::from(socket)))
+        }
+    }
+}
+
+fn host(error: std::io::Error) -> RunError {
+    RunError::Host(Errno::from_io_error(&error).unwrap_or(Errno::IO))
+}

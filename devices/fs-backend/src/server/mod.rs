@@ -1,0 +1,115 @@
+//! The FUSE server: from a message to its reply, knowing neither rings nor guest memory.
+//!
+//! [`Server::answer`] is the only entry. The opcode decides first ([`Class::of`]): what would change
+//! something is answered `EROFS`, what is not known `ENOSYS`, before a byte of the body is looked
+//! at. What is left reads, and [`Tree`] offers nothing else.
+//!
+//! Permissions are the guest's business: its driver checks them (`default_permissions`), and every
+//! process of the guest could speak for every other.
+//!
+//! A session begins with `Init` and ends with `Destroy`, another `Init` or a reset of the device.
+//! A request outside of one is served as if there had been one with the oldest driver: a backend
+//! that was started anew thus heals the paths of a guest that knows nothing of it. Ids of the
+//! former are `ESTALE`, upon which Linux looks the path up again.
+
+mod cache;
+mod dispatch;
+mod list;
+mod message;
+mod read;
+mod session;
+mod state;
+#[cfg(test)]
+mod tests;
+
+pub use self::cache::Cache;
+pub use self::message::{MAX_BODY, MAX_READ, Reply, Request};
+pub use self::state::{MAX_STATE, StateError};
+
+use std::sync::RwLock;
+
+use rustix::io::Errno;
+use rustix::time::{ClockId, clock_gettime};
+
+use self::session::Session;
+use crate::abi::opcode::Class;
+use crate::share::{Owners, Tree};
+
+/// Whether extended attributes are shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Xattr {
+    /// There are none, and the driver stops asking: a store has none, and programs ask for each
+    /// file they list or run.
+    #[default]
+    Hidden,
+    /// Those of files and directories.
+    Shown,
+}
+
+/// How the share is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Policy {
+    /// What the guest may keep.
+    pub cache: Cache,
+    /// Whom files belong to.
+    pub owners: Owners,
+    /// Extended attributes.
+    pub xattr: Xattr,
+}
+
+/// The FUSE server.
+#[derive(Debug)]
+pub struct Server {
+    tree: Tree,
+    policy: Policy,
+    session: RwLock<Session>,
+}
+
+impl Server {
+    /// A server for what `tree` leads to.
+    pub fn new(tree: Tree, policy: Policy) -> Self {
+        Self {
+            tree,
+            policy,
+            session: RwLock::default(),
+        }
+    }
+
+    /// What the guest references.
+    pub fn tree(&self) -> &Tree {
+        &self.tree
+    }
+
+    /// Answers one message. `room` is what the reply may take, in bytes, without its header.
+    pub fn answer(&self, request: &Request<'_>, room: usize) -> Reply {
+        match Class::of(request.header.opcode) {
+            Class::Serve(opcode) => {
+                let reply = self.serve(opcode, request, room);
+                if opcode.has_reply() {
+                    reply.unwrap_or_else(Reply::Error)
+                } else {
+                    Reply::None
+                }
+            }
+            Class::Mutating => Reply::Error(Errno::ROFS),
+            Class::Unknown => Reply::Error(Errno::NOSYS),
+        }
+    }
+
+    /// Ends the session: drops every reference, closes every descriptor.
+    ///
+    /// # Errors
+    /// When the share cannot be looked at.
+    pub fn reset(&self) -> Result<(), Errno> {
+        self.set_session(Session::default());
+        self.tree.clear()
+    }
+}
+
+/// The time, in nanoseconds since the epoch.
+fn now() -> i64 {
+    let now = clock_gettime(ClockId::Realtime);
+    now.tv_sec
+        .saturating_mul(1_000_000_000)
+        .saturating_add(now.tv_nsec)
+}

@@ -1,0 +1,129 @@
+//! The state of a session, to be saved and restored.
+//!
+//! What a guest holds are ids, and how many references to each. There are no handles: files are
+//! opened by their path when they are read. So the state is the agreement of `Init` and the table
+//! of inodes, by path, as one length-checked postcard message behind a magic number and a version.
+//!
+//! A restored inode is opened by its path like any other, and compared: what is not there any more,
+//! or is something else, is `ESTALE` from then on. The number of the share's device may have
+//! changed in between, as it does when a host boots; inodes of the same device as the root keep
+//! being so.
+
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+
+use super::Server;
+use super::session::Session;
+use crate::abi::NAME_MAX;
+use crate::inode::{Identity, Kind, Saved};
+
+/// What a saved state begins with.
+const MAGIC: [u8; 8] = *b"slotvmFS";
+/// How the rest is to be read.
+const VERSION: u32 = 1;
+
+/// Longest state that is looked at, in bytes: more than [`crate::inode::MAX_NODES`] inodes with
+/// usual names take.
+pub const MAX_STATE: usize = 2 << 30;
+
+/// Why a state cannot be saved or restored.
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    /// It is no state.
+    #[error("This is no saved state of a share: expected one that this program has written")]
+    Foreign,
+    /// It is of another version.
+    #[error("The saved state of the share has version {found}: expected {VERSION}")]
+    Version {
+        /// Its version.
+        found: u32,
+    },
+    /// It is damaged.
+    #[error("The saved state of the share is damaged: take the snapshot again")]
+    Damaged,
+    /// It cannot be written down.
+    #[error("The state of the share cannot be written down")]
+    Encode(#[source] postcard::Error),
+    /// The share cannot be looked at.
+    #[error("Cannot look at the directory that is shared")]
+    Share(#[source] Errno),
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct StateV1 {
+    session: Session,
+    root: Identity,
+    nodes: Vec<Saved>,
+}
+
+impl Server {
+    /// The state of the session. Requests must not be served meanwhile.
+    ///
+    /// # Errors
+    /// When it cannot be encoded.
+    pub fn save(&self) -> Result<Vec<u8>, StateError> {
+        let (root, nodes) = self.tree.save();
+        let state = StateV1 {
+            session: self.session(),
+            root,
+            nodes,
+        };
+        let mut bytes = MAGIC.to_vec();
+        bytes.extend_from_slice(&VERSION.to_le_bytes());
+        postcard::to_extend(&state, bytes).map_err(StateError::Encode)
+    }
+
+    /// Goes on with a session that [`Self::save`] wrote down. Requests must not be served
+    /// meanwhile.
+    ///
+    /// # Errors
+    /// When it is not such a state, or its parts do not fit together. The session that there was
+    /// then stays.
+    pub fn restore(&self, bytes: &[u8]) -> Result<(), StateError> {
+        if bytes.len() > MAX_STATE {
+            return Err(StateError::Damaged);
+        }
+        let rest = bytes.strip_prefix(&MAGIC).ok_or(StateError::Foreign)?;
+        let (version, rest) = rest.split_first_chunk().ok_or(StateError::Damaged)?;
+        let found = u32::from_le_bytes(*version);
+        if found != VERSION {
+            return Err(StateError::Version { found });
+        }
+        let (state, rest): (StateV1, _) =
+            postcard::take_from_bytes(rest).map_err(|_| StateError::Damaged)?;
+        if !rest.is_empty() {
+            return Err(StateError::Damaged);
+        }
+        self.adopt(state)
+    }
+
+    fn adopt(&self, state: StateV1) -> Result<(), StateError> {
+        let root = crate::share::Stat::of(self.tree.share().root()).map_err(StateError::Share)?;
+        let device = root.identity().device;
+        let mut nodes = state.nodes;
+        for node in &mut nodes {
+            if !is_name(&node.name) {
+                return Err(StateError::Damaged);
+            }
+            if node.identity.device == state.root.device {
+                node.identity.device = device;
+            }
+        }
+        if state.root.kind != Kind::Directory || state.session.features & !self.wanted() != 0 {
+            return Err(StateError::Damaged);
+        }
+        self.tree.restore(nodes).map_err(|error| match error {
+            Errno::INVAL => StateError::Damaged,
+            error => StateError::Share(error),
+        })?;
+        self.set_session(state.session);
+        Ok(())
+    }
+}
+
+/// Whether bytes can be the name of a directory entry: see [`crate::share::Name`].
+fn is_name(name: &[u8]) -> bool {
+    (1..=NAME_MAX).contains(&name.len())
+        && !matches!(name, b"." | b"..")
+        && !name.iter().any(|byte| matches!(byte, 0 | b'/'))
+}

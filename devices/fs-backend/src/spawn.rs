@@ -1,0 +1,69 @@
+//! Starting a backend as a child process, already connected.
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+/// Why there is no child.
+#[derive(Debug, thiserror::Error)]
+pub enum SpawnError {
+    /// There is no socket.
+    #[error("Cannot make a socket for the file system backend")]
+    Socket(#[source] io::Error),
+    /// The program does not start.
+    #[error("Cannot start {} as file system backend", program.display())]
+    Start {
+        /// The program.
+        program: std::path::PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// A backend that was started.
+#[derive(Debug)]
+pub struct Spawned {
+    /// The process. It ends when the connection is closed, and must be waited for.
+    pub child: Child,
+    /// The connection to it. Whatever is sent waits there until the child has begun: nothing has
+    /// to be waited for.
+    pub connection: UnixStream,
+}
+
+/// Starts `program` with `arguments` and a listening socket as its standard input, to which the
+/// connection that is returned has been made already. So the arguments say `--fd 0`.
+///
+/// The socket has a name for a moment, in a directory in `place` that only this user can enter.
+///
+/// # Errors
+/// When there is no socket, or no process.
+pub fn spawn<A: AsRef<OsStr>>(
+    program: &Path,
+    arguments: impl IntoIterator<Item = A>,
+    place: &Path,
+) -> Result<Spawned, SpawnError> {
+    let (listener, connection) = connected(place).map_err(SpawnError::Socket)?;
+    let child = Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::from(OwnedFd::from(listener)))
+        .stdout(Stdio::null())
+        .spawn()
+        .map_err(|source| SpawnError::Start {
+            program: program.to_owned(),
+            source,
+        })?;
+    Ok(Spawned { child, connection })
+}
+
+/// A listening socket, and the first connection to it.
+fn connected(place: &Path) -> io::Result<(UnixListener, UnixStream)> {
+    let directory = tempfile::Builder::new().prefix(".fs").tempdir_in(place)?;
+    let path = directory.path().join("s");
+    let listener = UnixListener::bind(&path)?;
+    let connection = UnixStream::connect(&path)?;
+    Ok((listener, connection))
+}

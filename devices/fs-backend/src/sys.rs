@@ -1,0 +1,113 @@
+//! Calls of the host that Rust cannot check.
+#![allow(unsafe_code, reason = "The one module of this crate that may")]
+
+use std::io;
+use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
+
+use vm_memory::VolatileSlice;
+
+/// Buffers for one call: `IOV_MAX`.
+const MAX_BUFFERS: usize = 1024;
+
+/// Reads from `file` at `offset` straight into guest memory, until the buffers are full or the file
+/// ends. Returns how much was read, in bytes.
+pub(crate) fn read_at(
+    file: BorrowedFd<'_>,
+    buffers: &[VolatileSlice<'_>],
+    offset: u64,
+) -> io::Result<usize> {
+    let mut done = 0_usize;
+    loop {
+        let guards: Vec<_> = left_of(buffers, done)
+            .map(|slice| slice.ptr_guard_mut())
+            .collect();
+        if guards.is_empty() {
+            return Ok(done);
+        }
+        let vectors: Vec<libc::iovec> = guards
+            .iter()
+            .map(|guard| libc::iovec {
+                iov_base: guard.as_ptr().cast(),
+                iov_len: guard.len(),
+            })
+            .collect();
+        let at = offset.checked_add(done as u64);
+        let at = at.and_then(|at| libc::off_t::try_from(at).ok());
+        let at = at.ok_or(io::ErrorKind::InvalidInput)?;
+        let count = libc::c_int::try_from(vectors.len()).unwrap_or(libc::c_int::MAX);
+        // SAFETY: each vector is a slice of guest memory that `guards` keeps mapped until after
+        // the call; nothing in this process refers to those bytes by a reference.
+        let read = unsafe { libc::preadv(file.as_raw_fd(), vectors.as_ptr(), count, at) };
+        match usize::try_from(read) {
+            Ok(0) => return Ok(done),
+            Ok(read) => done = done.saturating_add(read),
+            Err(_) => {
+                let error = io::Error::last_os_error();
+                if error.kind() != io::ErrorKind::Interrupted {
+                    return Err(error);
+                }
+            }
+        }
+    }
+}
+
+/// What is left of `buffers` after `done` bytes, as much as one call takes.
+fn left_of<'a>(
+    buffers: &[VolatileSlice<'a>],
+    done: usize,
+) -> impl Iterator<Item = VolatileSlice<'a>> {
+    let mut skip = done;
+    buffers
+        .iter()
+        .filter_map(move |slice| {
+            let taken = skip.min(slice.len());
+            skip -= taken;
+            slice.offset(taken).ok().filter(|left| !left.is_empty())
+        })
+        .take(MAX_BUFFERS)
+}
+
+/// Closes every descriptor above standard error but `keep`.
+pub(crate) fn close_others(keep: Option<i32>) -> io::Result<()> {
+    let Some(keep) = keep
+        .and_then(|fd| u32::try_from(fd).ok())
+        .filter(|&fd| fd > 2)
+    else {
+        return close_range(3, u32::MAX);
+    };
+    if keep > 3 {
+        close_range(3, keep - 1)?;
+    }
+    close_range(keep.saturating_add(1), u32::MAX)
+}
+
+fn close_range(first: u32, last: u32) -> io::Result<()> {
+    // SAFETY: called before this process has opened anything of its own: no object in it owns one
+    // of these descriptors, which came by inheritance.
+    let closed = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
+    if closed == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+/// The descriptor `fd` that this process has inherited, such as a socket that whoever started it
+/// made. To be called once for a number, before the process opens anything of its own.
+///
+/// # Errors
+/// When there is none.
+pub fn inherited(fd: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: asks about a number, whatever it is.
+    if fd < 0 || unsafe { libc::fcntl(fd, libc::F_GETFD) } < 0 {
+        return Err(io::ErrorKind::NotFound.into());
+    }
+    // A duplicate, so that the number itself, which may be standard input, keeps its owner.
+    // SAFETY: as above.
+    let own = unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, 3) };
+    if own < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: `own` was made by the call above and is nowhere else.
+    Ok(unsafe { OwnedFd::from_raw_fd(own) })
+}
