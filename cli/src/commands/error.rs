@@ -68,7 +68,7 @@ pub(crate) enum CommandError {
     Client(#[from] ClientError),
     /// A share cannot be served.
     #[error(transparent)]
-    Share(#[from] fs_backend::RunError),
+    FsBackend(#[from] fs_backend::RunError),
     /// The network cannot be looked at.
     #[error(transparent)]
     Inspect(#[from] InspectError),
@@ -119,8 +119,8 @@ impl CommandError {
             } => Exit::DiskLocked,
             Self::Boot(error) => of_boot(error),
             Self::Client(_) | Self::Run(_) => Exit::Failed,
-            Self::Share(fs_backend::RunError::Daemon(_)) => Exit::Failed,
-            Self::Share(_)
+            Self::FsBackend(fs_backend::RunError::Daemon(_)) => Exit::Failed,
+            Self::FsBackend(_)
             | Self::Tap(_)
             | Self::TapSettings(_)
             | Self::Share(_)
