@@ -92,7 +92,7 @@ impl Watch {
                 return self.refuse_from_now_on();
             }
         }
-        // Kicks that the last backend took and did not serve are gone with it.
+        // Kicks that a backend took and did not serve are lost, those before it started included.
         for active in &self.queues {
             // The write only fails when the counter is full, and then the kick is there already.
             let _ = active.kick.write(1);
@@ -104,6 +104,11 @@ impl Watch {
             call: &self.call,
             error: &self.error,
         };
+        // Nothing is lost: every queue is kicked once the backend serves it. Some complain about
+        // kicks that come before they are ready.
+        for active in &self.queues {
+            let _ = active.kick.read();
+        }
         let connection = self.link.connection()?;
         connection.start(&self.memory, self.features, &self.queues, &lines)?;
         let socket = connection.as_raw_fd();
