@@ -48,6 +48,18 @@ pub enum DeviceKind {
     Fs = 26,
 }
 
+impl DeviceKind {
+    /// The name users see.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Net => "virtio-net",
+            Self::Blk => "virtio-blk",
+            Self::Rng => "virtio-rng",
+            Self::Fs => "virtio-fs",
+        }
+    }
+}
+
 /// The fixed facts of a device, known before the driver says anything.
 #[derive(Debug, Clone)]
 pub struct DeviceSpec {

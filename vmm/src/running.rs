@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use vmm_sys_util::eventfd::EventFd;
 
-use crate::api::{RequestError, VmInfo};
+use crate::api::{DeviceInfo, RequestError, VmInfo};
 use crate::console::Console;
 use crate::lifecycle::{TransitionError, VmState};
 use crate::machine::{Attached, Machine};
@@ -99,6 +99,7 @@ impl Running {
             panicked: self.panicked,
             vcpus: self.vcpu_count,
             memory_mib: self.memory_mib,
+            devices: self.machine.attached.iter().map(device_info).collect(),
             uptime_ms: u64::try_from(self.phases.elapsed().as_millis()).unwrap_or(u64::MAX),
             phases: self.phases.stamps(),
         }
@@ -126,5 +127,14 @@ impl Running {
                 tracing::error!(device = %id, error = &error as &dyn std::error::Error, "device did not resume");
             }
         }
+    }
+}
+
+fn device_info(device: &Attached) -> DeviceInfo {
+    let transport = lock(&device.transport);
+    DeviceInfo {
+        id: device.id.to_string(),
+        kind: transport.device().spec().kind.name().to_owned(),
+        needs_reset: transport.needs_reset(),
     }
 }

@@ -45,6 +45,14 @@ impl Report for Running {
         if info.panicked {
             rows.insert(2, ("kernel", "panicked".to_owned()));
         }
+        let stuck = info.devices.iter().filter(|device| device.needs_reset);
+        rows.extend(stuck.map(|device| {
+            let what = format!(
+                "{} ({}) needs a reset by its driver",
+                device.id, device.kind
+            );
+            ("device", what)
+        }));
         pairs(rows)
     }
 }

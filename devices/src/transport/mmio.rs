@@ -111,6 +111,11 @@ impl MmioTransport {
         self.device.as_ref()
     }
 
+    /// Whether the device cannot go on until its driver resets it.
+    pub fn needs_reset(&self) -> bool {
+        self.status() & DEVICE_NEEDS_RESET != 0
+    }
+
     /// The interrupt line, for whoever changes the device's configuration from the host side.
     pub fn interrupt(&self) -> Arc<dyn Interrupt> {
         self.interrupt.clone()

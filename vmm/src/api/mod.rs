@@ -39,10 +39,24 @@ pub struct VmInfo {
     pub vcpus: u8,
     /// Guest RAM in MiB.
     pub memory_mib: u64,
+    /// Virtio devices in order of position.
+    pub devices: Vec<DeviceInfo>,
     /// Milliseconds since the process started.
     pub uptime_ms: u64,
     /// When the boot reached what.
     pub phases: Vec<Stamp>,
+}
+
+/// What a machine says of one of its virtio devices.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceInfo {
+    /// Its name.
+    pub id: String,
+    /// Its kind, such as `virtio-fs`.
+    pub kind: String,
+    /// Whether it cannot go on until the guest's driver resets it: the driver broke the protocol,
+    /// or a share lost its backend.
+    pub needs_reset: bool,
 }
 
 /// The body of an answer that is not a success.
