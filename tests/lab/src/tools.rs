@@ -13,7 +13,7 @@ use crate::packages::{Apt, Suite, unpack};
 use crate::process::quoted;
 use crate::progress::Step;
 
-const PACKAGES: [&str; 9] = [
+const PACKAGES: [&str; 10] = [
     "qemu-system-x86",
     "squashfs-tools",
     "busybox-static",
@@ -23,10 +23,11 @@ const PACKAGES: [&str; 9] = [
     "e2fsprogs",
     "xfsprogs",
     "kmod",
+    "virtiofsd",
 ];
 
 /// Programs that get a wrapper in `bin`.
-const PROGRAMS: [&str; 20] = [
+const PROGRAMS: [&str; 21] = [
     "qemu-system-x86_64",
     "mksquashfs",
     "unsquashfs",
@@ -47,6 +48,7 @@ const PROGRAMS: [&str; 20] = [
     "modprobe",
     "depmod",
     "lsmod",
+    "virtiofsd",
 ];
 
 /// The unpacked programs.
@@ -105,7 +107,7 @@ fn build(cache: &Cache, dir: &Path, target: &Path) -> Result<()> {
 
 /// Writes the wrapper of one program. Wrappers name `target`, where the entry is about to be.
 fn write_wrapper(dir: &Path, target: &Path, name: &str) -> Result<()> {
-    let found = ["usr/bin", "usr/sbin"]
+    let found = ["usr/bin", "usr/sbin", "usr/libexec"]
         .iter()
         .map(|sub| Path::new(sub).join(name))
         .find_map(|path| resolve(&dir.join("root"), path));
