@@ -86,7 +86,10 @@ fn open_handles(slot: &Slot) -> Result<HostHandles, CommandError> {
     let mut handles = HostHandles::default();
     // Backends first: they get ready while everything else is opened.
     for share in &slot.shares {
-        handles.add_fs(plan::share_id(share), share::open(share)?);
+        handles.add_fs(
+            plan::share_id(share),
+            share::open(share, &slot.paths.run_dir)?,
+        );
     }
     for disk in &slot.disks {
         handles.add_disk(plan::disk_id(disk), disk::open(disk)?);

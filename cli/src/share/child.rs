@@ -1,18 +1,19 @@
 //! Backends of our own: this program once more, as a process that serves one directory.
 //!
-//! Each has a thread that starts it and waits for it. So a dead one never stays a zombie, and the
-//! kernel, which kills a backend when the thread that started it ends, does so neither too early
-//! nor too late. Before that, a backend ends by itself when its socket closes.
+//! Each has a thread that starts it and waits for it. So a dead one never stays a zombie, and a
+//! host that ties a process to the thread that started it does not end it too early. A backend
+//! ends by itself when the connection to it closes.
 
+use std::ffi::OsString;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Child;
+use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
 
 use devices::vhost_user::Connect;
+use fs_backend::SpawnError;
 use nix::sys::signal::{SigSet, SigmaskHow};
 
 use crate::config::Cache;
@@ -21,87 +22,96 @@ use crate::resolve::cache_word;
 /// The running program, whatever has become of its file since.
 const OURSELVES: &str = "/proc/self/exe";
 
+/// What a backend serves.
+#[derive(Debug, Clone)]
+pub(super) struct Served {
+    /// The share's tag, for the log.
+    pub(super) tag: String,
+    /// The directory.
+    pub(super) source: PathBuf,
+    /// What the guest may keep.
+    pub(super) cache: Cache,
+    /// Request queues.
+    pub(super) queues: u16,
+    /// A directory of ours, in which the socket has a name for a moment.
+    pub(super) place: PathBuf,
+}
+
 /// Starts backends for one directory.
 #[derive(Debug)]
 pub(super) struct Children {
-    tag: String,
-    source: PathBuf,
-    cache: Cache,
+    served: Served,
     /// The one that was started early.
-    first: Option<UnixStream>,
-    /// How many were started.
-    started: u32,
+    first: Option<Starting>,
 }
+
+/// A backend on its way.
+type Starting = Receiver<Result<UnixStream, SpawnError>>;
 
 impl Children {
-    /// Starts the first one.
-    pub(super) fn start(tag: &str, source: &Path, cache: Cache) -> io::Result<Self> {
-        let mut children = Self {
-            tag: tag.to_owned(),
-            source: source.to_owned(),
-            cache,
-            first: None,
-            started: 0,
-        };
-        children.first = Some(children.spawn()?);
-        Ok(children)
+    /// Starts the first one, without waiting for it.
+    pub(super) fn start(served: Served) -> io::Result<Self> {
+        let first = Some(start(served.clone())?);
+        Ok(Self { served, first })
     }
-
-    fn spawn(&mut self) -> io::Result<UnixStream> {
-        let (ours, theirs) = UnixStream::pair()?;
-        let command = self.command(theirs);
-        let tag = self.tag.clone();
-        // The thread inherits it: signals to this process are not for a thread that only waits.
-        let mask = SigSet::all().thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
-        let thread = thread::Builder::new()
-            .name("backend".to_owned())
-            .spawn(move || watch(&tag, command));
-        mask.thread_set_mask()?;
-        thread?;
-        self.started = self.started.saturating_add(1);
-        Ok(ours)
-    }
-
-    /// The backend finds its socket as standard input.
-    fn command(&self, socket: UnixStream) -> Command {
-        let mut command = Command::new(OURSELVES);
-        command
-            .arg0("slotvmm")
-            .args(["fs-backend", "--fd", "0", "--source"])
-            .arg(&self.source)
-            .args(["--cache", cache_word(self.cache)])
-            .stdin(OwnedFd::from(socket))
-            .stdout(Stdio::null());
-        command
-    }
-}
-
-/// Runs a backend to its end. Its socket closes with it, or with `command` when there is none.
-fn watch(tag: &str, mut command: Command) {
-    let ended = command.spawn().and_then(|child| {
-        // Holds the backend's end of the socket, which has to close when the backend dies.
-        drop(command);
-        wait(child)
-    });
-    match ended {
-        Ok(()) => {}
-        Err(error) => tracing::error!(share = tag, %error, "the backend of a share failed"),
-    }
-}
-
-fn wait(mut child: Child) -> io::Result<()> {
-    let status = child.wait()?;
-    if status.success() {
-        return Ok(());
-    }
-    Err(io::Error::other(format!("it ended with {status}")))
 }
 
 impl Connect for Children {
     fn connect(&mut self) -> io::Result<UnixStream> {
-        match self.first.take() {
-            Some(first) => Ok(first),
-            None => self.spawn(),
+        let starting = match self.first.take() {
+            Some(first) => first,
+            None => start(self.served.clone())?,
+        };
+        let started = starting.recv();
+        let started =
+            started.map_err(|_| io::Error::other("the thread that starts it panicked"))?;
+        started.map_err(io::Error::other)
+    }
+}
+
+fn start(served: Served) -> io::Result<Starting> {
+    let (sender, starting) = mpsc::channel();
+    // The thread inherits the mask: signals to this process are not for one that only waits.
+    let mask = SigSet::all().thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
+    let thread = thread::Builder::new()
+        .name("backend".to_owned())
+        .spawn(move || watch(&served, &sender));
+    mask.thread_set_mask()?;
+    thread?;
+    Ok(starting)
+}
+
+/// Runs a backend to its end.
+fn watch(served: &Served, started: &Sender<Result<UnixStream, SpawnError>>) {
+    match fs_backend::spawn(Path::new(OURSELVES), arguments(served), &served.place) {
+        Ok(spawned) => {
+            // Nobody receives when the slot has ended meanwhile; the connection closes then.
+            let _ = started.send(Ok(spawned.connection));
+            wait(&served.tag, spawned.child);
         }
+        // Reported by whoever receives it.
+        Err(error) => drop(started.send(Err(error))),
+    }
+}
+
+/// The backend finds its socket as standard input.
+fn arguments(served: &Served) -> Vec<OsString> {
+    vec![
+        "fs-backend".into(),
+        "--fd=0".into(),
+        "--source".into(),
+        served.source.clone().into(),
+        "--cache".into(),
+        cache_word(served.cache).into(),
+        "--threads".into(),
+        served.queues.to_string().into(),
+    ]
+}
+
+fn wait(tag: &str, mut child: Child) {
+    match child.wait() {
+        Ok(status) if status.success() => {}
+        Ok(status) => tracing::warn!(share = tag, %status, "the backend of a share ended"),
+        Err(error) => tracing::error!(share = tag, %error, "the backend of a share is not watched"),
     }
 }

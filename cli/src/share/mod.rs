@@ -4,11 +4,11 @@ mod child;
 mod socket;
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use devices::vhost_user::Connect;
 
-use self::child::Children;
+use self::child::{Children, Served};
 use self::socket::Listening;
 use crate::resolve::{Backend, Share};
 
@@ -52,7 +52,8 @@ pub(crate) enum ShareError {
 }
 
 /// Starts the share's backend, or connects to it. It gets ready while the machine is built.
-pub(crate) fn open(share: &Share) -> Result<Box<dyn Connect>, ShareError> {
+/// Sockets are made in `place`.
+pub(crate) fn open(share: &Share, place: &Path) -> Result<Box<dyn Connect>, ShareError> {
     let tag = || share.tag.clone();
     match &share.backend {
         Backend::BuiltIn { source, cache } => {
@@ -61,8 +62,15 @@ pub(crate) fn open(share: &Share) -> Result<Box<dyn Connect>, ShareError> {
                 source_dir: source.clone(),
                 source: error,
             })?;
-            let children = Children::start(&share.tag, source, *cache);
-            let children = children.map_err(|source| ShareError::Start { tag: tag(), source })?;
+            let served = Served {
+                tag: tag(),
+                source: source.clone(),
+                cache: *cache,
+                queues: share.queues,
+                place: place.to_owned(),
+            };
+            let children = Children::start(served)
+                .map_err(|source| ShareError::Start { tag: tag(), source })?;
             Ok(Box::new(children))
         }
         Backend::External { socket } => {

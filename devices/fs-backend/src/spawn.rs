@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
@@ -48,6 +49,8 @@ pub fn spawn<A: AsRef<OsStr>>(
 ) -> Result<Spawned, SpawnError> {
     let (listener, connection) = connected(place).map_err(SpawnError::Socket)?;
     let child = Command::new(program)
+        // What a list of processes shows, also when the program is started through a link.
+        .arg0("slotvmm")
         .args(arguments)
         .stdin(Stdio::from(OwnedFd::from(listener)))
         .stdout(Stdio::null())

@@ -1,0 +1,236 @@
+//! Directories that slotvmm serves itself, with the stock virtiofs driver in the guest.
+
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::Result;
+use fixture::share::{
+    CONTENTS, NAMES, digests, kill_process, plant, plant_odd_names, wait_child, wait_gone,
+};
+use fixture::{Lab, Slot, TestVm};
+
+const MOUNT: &str = "load virtiofs && mount -t virtiofs -o ro share /mnt && cd /mnt";
+
+const REBIND: &str = "cd /sys/bus/virtio/drivers/virtiofs && name=$(ls -d virtio*) && \
+                      echo $name >unbind && echo $name >bind; cd /";
+
+/// A slot with a share of the directory `shared` in its own; `text` ends the share's table.
+fn slot(lab: &Lab, text: &str) -> Result<Slot> {
+    let slot = lab.slot("")?;
+    let source = source(&slot);
+    fs::create_dir(&source)?;
+    slot.write_slot(&format!(
+        "[[fs]]\ntag = \"share\"\nsource = {source:?}\n{text}"
+    ))?;
+    Ok(slot)
+}
+
+fn source(slot: &Slot) -> PathBuf {
+    slot.path("shared")
+}
+
+fn expect_tree(vm: &mut TestVm, slot: &Slot) -> Result<()> {
+    let expected = digests(&source(slot))?;
+    assert_eq!(vm.guest.run(NAMES)?, expected.names, "names");
+    assert_eq!(vm.guest.run(CONTENTS)?, expected.contents, "contents");
+    Ok(())
+}
+
+/// Files of a share's tree: `LAB_TREE_FILES` makes it a large one.
+fn tree_files() -> usize {
+    let set = std::env::var("LAB_TREE_FILES").ok();
+    set.and_then(|set| set.parse().ok()).unwrap_or(500)
+}
+
+#[test]
+fn tree_reads_as_it_is_on_the_host_and_cannot_be_changed() -> Result<()> {
+    let Some(lab) = Lab::enter()? else {
+        return Ok(());
+    };
+    let slot = slot(&lab, "")?;
+    plant(&source(&slot), tree_files())?;
+    plant_odd_names(&source(&slot))?;
+    fs::copy(
+        lab.image("kernels/6.1-cloud/initrd"),
+        source(&slot).join("big"),
+    )?;
+    let mut vm = slot.boot()?;
+    let backend = wait_child(vm.pid(), None)?;
+    vm.guest.run(MOUNT)?;
+    expect_tree(&mut vm, &slot)?;
+    // Once more, from the page cache.
+    expect_tree(&mut vm, &slot)?;
+
+    // However it is mounted.
+    vm.guest
+        .run("mkdir /tmp/w && mount -t virtiofs share /tmp/w")?;
+    for change in [
+        "touch /tmp/w/new",
+        "mkdir /tmp/w/new",
+        "rm -f /tmp/w/big",
+        "mv -f /tmp/w/big /tmp/w/new",
+        "ln -s big /tmp/w/new",
+        "ln /tmp/w/big /tmp/w/new",
+        "chmod 0 /tmp/w/big",
+        "echo no >/tmp/w/big",
+    ] {
+        let (said, status) = vm.guest.attempt(change)?;
+        assert_ne!(status, 0, "{change}: {said}");
+    }
+    expect_tree(&mut vm, &slot)?;
+    vm.power_off()?;
+    wait_gone(backend)
+}
+
+#[test]
+fn programs_run_from_a_share_while_eight_readers_press_memory() -> Result<()> {
+    let Some(lab) = Lab::enter()? else {
+        return Ok(());
+    };
+    let slot = slot(&lab, "queues = 4\n[machine]\nvcpus = 2\nmemory = 128\n")?;
+    // A program that needs nothing but itself: ours.
+    fs::copy(lab.program(), source(&slot).join("program"))?;
+    let line = |reader: usize| format!("reader {reader} reads this again and again\n");
+    for reader in 0..8 {
+        let content = line(reader).repeat(16 << 20 >> 5);
+        fs::write(source(&slot).join(format!("file{reader}")), content)?;
+    }
+    let mut vm = slot.boot()?;
+    vm.guest.run(MOUNT)?;
+    vm.guest.run(
+        "for n in 0 1 2 3 4 5 6 7; do \
+         (sha256sum file$n >/tmp/sum$n; echo $? >/tmp/done$n) & done",
+    )?;
+    let version = vm.guest.run("/mnt/program --version")?;
+    assert!(version.starts_with("slotvmm "), "{version}");
+    vm.guest
+        .run("for n in 0 1 2 3 4 5 6 7; do until [ -s /tmp/done$n ]; do :; done; done")?;
+    let sums = vm.guest.run("cat /tmp/sum?")?;
+    for (reader, sum) in sums.lines().enumerate() {
+        let content = fs::read(source(&slot).join(format!("file{reader}")))?;
+        let expected = fixture::share::digest(&content);
+        assert_eq!(sum.split(' ').next(), Some(expected.as_str()), "{reader}");
+    }
+    assert_eq!(sums.lines().count(), 8);
+    vm.power_off()?;
+    Ok(())
+}
+
+#[test]
+fn share_outlives_pauses_and_another_driver() -> Result<()> {
+    let Some(lab) = Lab::enter()? else {
+        return Ok(());
+    };
+    let slot = slot(&lab, "")?;
+    plant(&source(&slot), 200)?;
+    let mut vm = slot.boot()?;
+    let backend = wait_child(vm.pid(), None)?;
+    for _ in 0..2 {
+        vm.guest.run(MOUNT)?;
+        slot.call(&["pause", "slot1"])?.expect_code(0)?;
+        slot.call(&["resume", "slot1"])?.expect_code(0)?;
+        expect_tree(&mut vm, &slot)?;
+        vm.guest.run("cd / && umount /mnt")?;
+        vm.guest.run(REBIND)?;
+    }
+    assert_eq!(wait_child(vm.pid(), None)?, backend, "the same backend");
+    vm.power_off()?;
+    Ok(())
+}
+
+#[test]
+fn without_a_restart_requests_fail_and_status_says_so() -> Result<()> {
+    let Some(lab) = Lab::enter()? else {
+        return Ok(());
+    };
+    let slot = slot(&lab, "on_backend_exit = \"fail\"\n")?;
+    plant(&source(&slot), 100)?;
+    let mut vm = slot.boot()?;
+    vm.guest.run(MOUNT)?;
+    let backend = wait_child(vm.pid(), None)?;
+    kill_process(backend)?;
+    wait_gone(backend)?;
+    let (said, status) = vm.guest.attempt("cat dir0000/file5")?;
+    assert_ne!(status, 0, "{said}");
+    assert!(said.contains("not connected"), "{said}");
+    let status = slot.call(&["status", "slot1"])?.expect_code(0)?.stdout;
+    assert!(
+        status.contains("fs14 (virtio-fs) needs a reset"),
+        "{status}"
+    );
+
+    vm.guest.run("cd / && umount /mnt")?;
+    vm.guest.run(REBIND)?;
+    vm.guest.run(MOUNT)?;
+    expect_tree(&mut vm, &slot)?;
+    vm.power_off()?;
+    Ok(())
+}
+
+#[test]
+fn overlay_keeps_what_is_written_on_the_data_image() -> Result<()> {
+    let Some(lab) = Lab::enter()? else {
+        return Ok(());
+    };
+    let slot = slot(&lab, "")?;
+    plant(&source(&slot), 200)?;
+    let before = digests(&source(&slot))?;
+    let overlay = "load virtiofs && load ext4 && load overlay && mkdir -p /tmp/ro /tmp/rw && \
+                   mount -t virtiofs -o ro share /tmp/ro && mount -t ext4 /dev/vdb /tmp/rw && \
+                   mkdir -p /tmp/rw/store /tmp/rw/work && \
+                   mount -t overlay overlay -o \
+                   lowerdir=/tmp/ro,upperdir=/tmp/rw/store,workdir=/tmp/rw/work /mnt && cd /mnt";
+    let mut vm = slot.boot()?;
+    vm.guest.run(overlay)?;
+    expect_tree(&mut vm, &slot)?;
+    vm.guest.run(
+        "echo more >>dir0000/file5 && rm dir0001/file9 && echo new >new && mv dir0000/file6 moved",
+    )?;
+    vm.guest.run("cd / && umount /mnt && umount /tmp/rw")?;
+    vm.power_off()?;
+    assert_eq!(digests(&source(&slot))?, before, "the host's directory");
+
+    let mut vm = slot.boot()?;
+    vm.guest.run(overlay)?;
+    assert_eq!(
+        vm.guest.run("tail -n 1 dir0000/file5; cat new")?,
+        "more\nnew"
+    );
+    vm.guest
+        .run("[ ! -e dir0001/file9 ] && [ ! -e dir0000/file6 ] && [ -s moved ]")?;
+    vm.power_off()?;
+    Ok(())
+}
+
+#[test]
+fn changes_on_the_host_are_seen_and_killed_slots_leave_nothing() -> Result<()> {
+    let Some(lab) = Lab::enter()? else {
+        return Ok(());
+    };
+    let slot = slot(&lab, "")?;
+    fs::create_dir(source(&slot).join("old-package"))?;
+    fs::write(source(&slot).join("old-package/file"), "old")?;
+    let mut vm = slot.boot()?;
+    vm.guest.run(MOUNT)?;
+    assert_eq!(vm.guest.run("cat old-package/file")?, "old");
+    assert_ne!(vm.guest.attempt("cat new-package/file")?.1, 0);
+    fs::create_dir(source(&slot).join("new-package"))?;
+    fs::write(source(&slot).join("new-package/file"), "new")?;
+    vm.guest.run("until [ -e new-package ]; do :; done")?;
+    assert_eq!(vm.guest.run("cat new-package/file")?, "new");
+
+    // The root itself is replaced: the old one goes on being served.
+    fs::rename(source(&slot), slot.path("moved"))?;
+    fs::create_dir(source(&slot))?;
+    assert_eq!(vm.guest.run("cat new-package/file")?, "new");
+    fs::remove_dir_all(slot.path("moved"))?;
+    vm.guest.run("echo 3 >/proc/sys/vm/drop_caches")?;
+    let (said, status) = vm.guest.attempt("cat new-package/file")?;
+    assert_ne!(status, 0, "{said}");
+    assert_eq!(slot.state()?, "running");
+
+    let backend = wait_child(vm.pid(), None)?;
+    vm.signal(nix::sys::signal::Signal::SIGKILL)?;
+    vm.wait()?;
+    wait_gone(backend)
+}
