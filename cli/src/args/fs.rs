@@ -37,6 +37,9 @@ pub(crate) struct FsBackend {
     /// Request queues, each served by a thread
     #[arg(long, value_name = "N", default_value = "4")]
     pub(crate) threads: NonZeroUsize,
+    /// How the process confines itself
+    #[arg(long, value_enum, default_value_t = Sandbox::Namespace)]
+    pub(crate) sandbox: Sandbox,
     /// Show extended attributes of files and directories
     #[arg(long)]
     pub(crate) xattr: bool,
@@ -51,4 +54,15 @@ pub(crate) enum Cache {
     Auto,
     /// Nothing
     Never,
+}
+
+/// How the process confines itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Sandbox {
+    /// Namespaces of its own with the share as root, Landlock, seccomp
+    Namespace,
+    /// Landlock and seccomp: owners of files appear as on the host for any user
+    Landlock,
+    /// Seccomp only
+    None,
 }

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 pub(crate) use self::config::ConfigCommand;
-pub(crate) use self::fs::{Cache, FsBackend};
+pub(crate) use self::fs::{Cache, FsBackend, Sandbox};
 pub(crate) use self::host::{Completion, Doctor};
 pub(crate) use self::net::NetCommand;
 pub(crate) use self::slot::{ConsoleArgs, Run, SlotArg, Status, Stop};

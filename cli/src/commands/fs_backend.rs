@@ -26,7 +26,11 @@ pub(super) fn fs_backend(args: &FsBackend) -> Result<Exit, CommandError> {
             Xattr::Hidden
         },
         queues: args.threads,
-        sandbox: Sandbox::None,
+        sandbox: match args.sandbox {
+            args::Sandbox::Namespace => Sandbox::Namespace,
+            args::Sandbox::Landlock => Sandbox::Landlock,
+            args::Sandbox::None => Sandbox::None,
+        },
     })?;
     Ok(Exit::Success)
 }

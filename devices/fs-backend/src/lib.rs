@@ -20,6 +20,8 @@ pub mod server;
 pub mod share;
 mod spawn;
 mod sys;
+#[cfg(feature = "test-utils")]
+pub mod testing;
 pub mod vhost;
 
 pub use self::run::{Endpoint, Options, RunError, run};

@@ -2,8 +2,9 @@
 
 use std::num::NonZeroUsize;
 use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::unix::fs::FileTypeExt as _;
 use std::os::unix::net::UnixListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustix::io::Errno;
@@ -13,7 +14,7 @@ use vm_memory::{GuestMemoryAtomic, GuestMemoryMmap};
 
 use crate::sandbox::{self, Sandbox, SandboxError};
 use crate::server::{Cache, Policy, Server, Xattr};
-use crate::share::{Budget, Share, ShareError, Tree};
+use crate::share::{Budget, Tree};
 use crate::vhost::Backend;
 
 /// Where the frontend comes from.
@@ -45,9 +46,6 @@ pub struct Options {
 /// Why there is no service, or none any more.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    /// The directory cannot be shared.
-    #[error(transparent)]
-    Share(#[from] ShareError),
     /// The socket cannot be made.
     #[error("Cannot listen at {}", path.display())]
     Socket {
@@ -55,7 +53,7 @@ pub enum RunError {
         path: PathBuf,
         /// Why.
         #[source]
-        source: ProtocolError,
+        source: std::io::Error,
     },
     /// The process cannot be confined.
     #[error(transparent)]
@@ -78,8 +76,7 @@ pub enum RunError {
 /// connection is no error.
 pub fn run(options: Options) -> Result<(), RunError> {
     let mut listener = listen(options.endpoint)?;
-    let share = Share::open(&options.source)?;
-    let confined = sandbox::enter(options.sandbox, share)?;
+    let confined = sandbox::enter(options.sandbox, &options.source)?;
     let tree = Tree::new(confined.share, Budget::of_process()).map_err(RunError::Host)?;
     let policy = Policy {
         cache: options.cache,
@@ -106,13 +103,22 @@ fn listen(endpoint: Endpoint) -> Result<Listener, RunError> {
     match endpoint {
         Endpoint::Path(path) => {
             crate::sys::close_others(None).map_err(host)?;
-            Listener::new(&path, true).map_err(|source| RunError::Socket { path, source })
+            bind(&path).map_err(|source| RunError::Socket { path, source })
         }
         Endpoint::Listener(socket) => {
             crate::sys::close_others(Some(socket.as_raw_fd())).map_err(host)?;
             Ok(Listener::from(UnixListener::from(socket)))
         }
     }
+}
+
+/// Makes a socket at `path`, in place of one that an earlier backend has left there. This one
+/// stays as well: when it is not needed any more, the process cannot reach it.
+fn bind(path: &Path) -> std::io::Result<Listener> {
+    if std::fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket()) {
+        std::fs::remove_file(path)?;
+    }
+    UnixListener::bind(path).map(Listener::from)
 }
 
 fn host(error: std::io::Error) -> RunError {

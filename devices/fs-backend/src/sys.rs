@@ -4,6 +4,8 @@
 use std::io;
 use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
 
+use rustix::io::Errno;
+use rustix::thread::UnshareFlags;
 use vm_memory::VolatileSlice;
 
 /// Buffers for one call: `IOV_MAX`.
@@ -110,4 +112,45 @@ pub fn inherited(fd: RawFd) -> io::Result<OwnedFd> {
     }
     // SAFETY: `own` was made by the call above and is nowhere else.
     Ok(unsafe { OwnedFd::from_raw_fd(own) })
+}
+
+/// Moves the process into namespaces of its own.
+pub(crate) fn unshare(flags: UnshareFlags) -> Result<(), Errno> {
+    // SAFETY: this is unsafe for what unsharing the table of descriptors does to their owners.
+    // Nobody asks for that here.
+    unsafe { rustix::thread::unshare_unsafe(flags) }
+}
+
+/// Goes on in a child, and has this process wait for it and end as it does.
+pub(crate) fn fork_and_wait() -> io::Result<()> {
+    // SAFETY: the caller keeps to the contract of `run`: there is no other thread, so that no lock
+    // is held in the copy by a thread that is not in it.
+    let child = unsafe { libc::fork() };
+    match child {
+        0 => return Ok(()),
+        1.. => {}
+        _ => return Err(io::Error::last_os_error()),
+    }
+    // The connection belongs to the child: it must break when the child ends.
+    // SAFETY: this process uses no descriptor any more, and ends without running destructors.
+    unsafe { libc::syscall(libc::SYS_close_range, 0_u32, u32::MAX, 0) };
+    let mut status = 0;
+    loop {
+        // SAFETY: `status` is a place for an integer.
+        let ended = unsafe { libc::waitpid(child, &raw mut status, 0) };
+        if ended == child {
+            break;
+        }
+        if io::Error::last_os_error().kind() != io::ErrorKind::Interrupted {
+            status = -1;
+            break;
+        }
+    }
+    let code = if libc::WIFEXITED(status) {
+        libc::WEXITSTATUS(status)
+    } else {
+        128 + libc::WTERMSIG(status)
+    };
+    // SAFETY: ends the process at once; nothing is left to be cleaned up.
+    unsafe { libc::_exit(code) }
 }

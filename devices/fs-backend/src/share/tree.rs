@@ -2,6 +2,7 @@
 
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::fs::OFlags;
 use rustix::io::Errno;
@@ -258,8 +259,8 @@ fn random_generation() -> u32 {
     let filled = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
     if filled != Ok(bytes.len()) {
         // Early at boot there may be no random numbers: the clock has to do.
-        let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-        return u32::try_from(now.tv_nsec).unwrap_or(1);
+        let since = SystemTime::now().duration_since(UNIX_EPOCH);
+        return since.map_or(1, |since| since.subsec_nanos());
     }
     u32::from_ne_bytes(bytes)
 }

@@ -1,0 +1,247 @@
+//! A frontend with a driver in it, for tests and benches: what a machine and its guest would do.
+
+use std::io;
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::unix::net::UnixStream;
+
+use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
+use rustix::io::Errno;
+use vhost::vhost_user::message::{VhostUserHeaderFlag, VhostUserProtocolFeatures};
+use vhost::vhost_user::{Frontend as Protocol, VhostUserFrontend as _};
+use vhost::{VhostBackend as _, VhostUserMemoryRegionInfo, VringConfigData};
+use vm_memory::{Bytes as _, FileOffset, GuestAddress, GuestMemoryBackend as _, GuestMemoryMmap};
+use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
+use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+use zerocopy::{FromBytes as _, IntoBytes as _};
+
+use crate::abi::{InHeader, OUT_HEADER_LEN, OutHeader};
+
+/// Descriptors of a queue.
+const SIZE: u16 = 16;
+/// Guest memory, in bytes.
+const MEMORY: usize = 16 << 20;
+/// Memory of one queue: rings, a request, a reply.
+const QUEUE: u64 = 4 << 20;
+const AVAIL: u64 = 0x1000;
+const USED: u64 = 0x2000;
+const REQUEST: u64 = 0x10000;
+const REPLY: u64 = 0x10_0000;
+/// How long a reply is waited for.
+const PATIENCE_MS: i32 = 10_000;
+
+/// Why nothing comes of a request.
+#[derive(Debug, thiserror::Error)]
+pub enum TestError {
+    /// The protocol does not work.
+    #[error("The backend cannot be set up")]
+    Protocol(#[from] vhost::Error),
+    /// The host does not play along.
+    #[error("The host refuses")]
+    Host(#[from] io::Error),
+    /// Guest memory does not.
+    #[error("Guest memory is out of reach")]
+    Memory(#[from] vm_memory::GuestMemoryError),
+    /// There was no reply in time.
+    #[error("The backend does not answer")]
+    Silent,
+    /// It is not what was agreed.
+    #[error("The reply is malformed: {0}")]
+    Malformed(&'static str),
+}
+
+impl From<Errno> for TestError {
+    fn from(error: Errno) -> Self {
+        Self::Host(error.into())
+    }
+}
+
+struct Queue {
+    base: u64,
+    kick: EventFd,
+    call: EventFd,
+    next: u16,
+}
+
+/// A frontend, and the driver of its guest.
+pub struct Frontend {
+    /// The protocol, for what is not done here.
+    pub protocol: Protocol,
+    memory: GuestMemoryMmap,
+    queues: Vec<Queue>,
+}
+
+impl Frontend {
+    /// Sets up a backend with a high-priority queue and one for requests.
+    ///
+    /// # Errors
+    /// When it does not agree, or the host refuses.
+    pub fn new(connection: UnixStream) -> Result<Self, TestError> {
+        let mut protocol = Protocol::from_stream(connection, 2);
+        protocol.set_owner()?;
+        let features = protocol.get_features()?;
+        protocol.set_features(features & !(1 << 29))?;
+        let offered = protocol.get_protocol_features()?;
+        protocol.set_protocol_features(offered)?;
+        if offered.contains(VhostUserProtocolFeatures::REPLY_ACK) {
+            protocol.set_hdr_flags(VhostUserHeaderFlag::NEED_REPLY);
+        }
+        let memory = memory()?;
+        let mut frontend = Self {
+            protocol,
+            memory,
+            queues: Vec::new(),
+        };
+        let regions: Vec<_> = frontend
+            .memory
+            .iter()
+            .map(VhostUserMemoryRegionInfo::from_guest_region)
+            .collect::<Result<_, _>>()?;
+        frontend.protocol.set_mem_table(&regions)?;
+        for index in 0..2 {
+            frontend.add_queue(index)?;
+        }
+        Ok(frontend)
+    }
+
+    fn add_queue(&mut self, index: usize) -> Result<(), TestError> {
+        let base = QUEUE * index as u64;
+        let queue = Queue {
+            base,
+            kick: EventFd::new(EFD_NONBLOCK)?,
+            call: EventFd::new(EFD_NONBLOCK)?,
+            next: 0,
+        };
+        let host = |offset| {
+            let address = self.memory.get_host_address(GuestAddress(base + offset));
+            address.map(|address| address.addr() as u64)
+        };
+        let rings = VringConfigData {
+            queue_max_size: SIZE,
+            queue_size: SIZE,
+            flags: 0,
+            desc_table_addr: host(0)?,
+            used_ring_addr: host(USED)?,
+            avail_ring_addr: host(AVAIL)?,
+            log_addr: None,
+        };
+        self.protocol.set_vring_num(index, SIZE)?;
+        self.protocol.set_vring_addr(index, &rings)?;
+        self.protocol.set_vring_base(index, 0)?;
+        self.protocol.set_vring_call(index, &queue.call)?;
+        self.protocol.set_vring_kick(index, &queue.kick)?;
+        self.protocol.set_vring_enable(index, true)?;
+        self.queues.push(queue);
+        Ok(())
+    }
+
+    /// Sends a request on the request queue, with room for `room` bytes after the reply's header.
+    ///
+    /// # Errors
+    /// When there is no reply, or a malformed one. What the backend answers is the inner result.
+    pub fn ask(
+        &mut self,
+        opcode: u32,
+        node: u64,
+        body: &[u8],
+        room: u32,
+    ) -> Result<Result<Vec<u8>, Errno>, TestError> {
+        let len = u32::try_from(size_of::<InHeader>() + body.len());
+        let header = InHeader {
+            len: len.unwrap_or(u32::MAX),
+            opcode,
+            unique: 42,
+            nodeid: node,
+            uid: 0,
+            gid: 0,
+            pid: 1,
+            total_extlen: 0,
+            padding: 0,
+        };
+        let message = [header.as_bytes(), body].concat();
+        let reply = self.exchange(1, &message, room + 16)?;
+        let (header, body) =
+            OutHeader::read_from_prefix(&reply).map_err(|_| TestError::Malformed("too short"))?;
+        if header.len as usize != reply.len() || header.unique != 42 {
+            return Err(TestError::Malformed("another length, or number"));
+        }
+        debug_assert_eq!(size_of_val(&header), OUT_HEADER_LEN);
+        Ok(match header.error {
+            0 => Ok(body.to_vec()),
+            error => Err(Errno::from_raw_os_error(error.saturating_neg())),
+        })
+    }
+
+    /// Puts any bytes into a queue, with a buffer of `room` bytes behind, and waits until they are
+    /// given back; returns what was written.
+    ///
+    /// # Errors
+    /// When they are not given back.
+    pub fn exchange(
+        &mut self,
+        queue: usize,
+        message: &[u8],
+        room: u32,
+    ) -> Result<Vec<u8>, TestError> {
+        let queue = self.queues.get_mut(queue).ok_or(TestError::Silent)?;
+        let at = |offset| GuestAddress(queue.base + offset);
+        self.memory.write_slice(message, at(REQUEST))?;
+        let request_len = u32::try_from(message.len()).unwrap_or(u32::MAX);
+        let next = u16::from(room > 0);
+        self.memory
+            .write_obj((queue.base + REQUEST).to_le(), at(0))?;
+        self.memory.write_obj(request_len.to_le(), at(8))?;
+        self.memory.write_obj(next.to_le(), at(12))?;
+        self.memory.write_obj(1_u16.to_le(), at(14))?;
+        self.memory
+            .write_obj((queue.base + REPLY).to_le(), at(16))?;
+        self.memory.write_obj(room.to_le(), at(24))?;
+        self.memory.write_obj(2_u16.to_le(), at(28))?;
+        let slot = u64::from(queue.next % SIZE);
+        self.memory
+            .write_obj(0_u16.to_le(), at(AVAIL + 4 + 2 * slot))?;
+        queue.next = queue.next.wrapping_add(1);
+        self.memory.store(
+            queue.next.to_le(),
+            at(AVAIL + 2),
+            std::sync::atomic::Ordering::Release,
+        )?;
+        queue.kick.write(1)?;
+        loop {
+            let used: u16 = self
+                .memory
+                .load(at(USED + 2), std::sync::atomic::Ordering::Acquire)?;
+            if u16::from_le(used) == queue.next {
+                break;
+            }
+            wait(&queue.call)?;
+        }
+        let len: u32 = self.memory.read_obj(at(USED + 4 + 8 * slot + 4))?;
+        if len > room {
+            return Err(TestError::Malformed("longer than its room"));
+        }
+        let mut reply = vec![0; len as usize];
+        self.memory.read_slice(&mut reply, at(REPLY))?;
+        Ok(reply)
+    }
+}
+
+fn memory() -> Result<GuestMemoryMmap, TestError> {
+    let file: OwnedFd = memfd_create("guest", MemfdFlags::CLOEXEC)?;
+    ftruncate(&file, MEMORY as u64)?;
+    let file = FileOffset::new(file.into(), 0);
+    GuestMemoryMmap::from_ranges_with_files([(GuestAddress(0), MEMORY, Some(file))])
+        .map_err(|error| TestError::Host(io::Error::other(error)))
+}
+
+/// Waits for an event, longer than a backend that is alive takes on any machine.
+fn wait(event: &EventFd) -> Result<(), TestError> {
+    let epoll = Epoll::new()?;
+    let interest = EpollEvent::new(EventSet::IN, 0);
+    epoll.ctl(ControlOperation::Add, event.as_raw_fd(), interest)?;
+    let mut events = [EpollEvent::default()];
+    if epoll.wait(PATIENCE_MS, &mut events)? == 0 {
+        return Err(TestError::Silent);
+    }
+    event.read()?;
+    Ok(())
+}
