@@ -25,13 +25,15 @@ fn in_namespace(host: &Host, script: &str) -> Option<Ended> {
         command.env("PATH", std::env::join_paths(paths).unwrap());
         command.env("SLOTVMM_CONFIG", host.path("etc")).output()
     };
-    let possible = namespace("ip tuntap add probe mode tap && ip link add probe2 type bridge");
+    let possible = namespace(
+        "ip tuntap add probe mode tap && ip link add probe2 type bridge && nft list tables",
+    );
     match possible {
         Ok(output) if output.status.success() => {}
         Ok(output) => {
             let reason = String::from_utf8_lossy(&output.stderr).into_owned();
             eprintln!(
-                "skipped: no network namespace with taps and bridges: {}",
+                "skipped: no network namespace with taps, bridges and rules: {}",
                 reason.trim()
             );
             return None;
@@ -71,6 +73,7 @@ fn apply_makes_what_is_missing_once_and_down_removes_it() {
         up,
         tap_gone,
         bridge_gone,
+        rules_gone,
         nothing_left,
         links,
     ] = lines.as_slice()
@@ -91,8 +94,8 @@ fn apply_makes_what_is_missing_once_and_down_removes_it() {
     }
     assert_eq!(*up, "bring vm-slot1 up");
     assert_eq!(
-        (*tap_gone, *bridge_gone),
-        ("delete vm-slot1", "delete br-slot1")
+        (*tap_gone, *bridge_gone, *rules_gone),
+        ("delete vm-slot1", "delete br-slot1", "remove our rules")
     );
     assert_eq!((*nothing_left, links.trim()), ("Nothing to do", "1"));
 }
@@ -112,9 +115,10 @@ fn what_someone_else_made_is_used_and_left() {
     assert_eq!(ended.code, Some(0), "{ended:?}");
     assert!(ended.stdout.contains("complete"), "{ended:?}");
     assert!(
-        ended
-            .stdout
-            .ends_with("delete vm-slot1\nleave br-slot1: we did not create it\n1\n"),
+        ended.stdout.ends_with(
+            "delete vm-slot1\nremove 10.1.0.1/24 from br-slot1\nswitch off forwarding of br-slot1\n\
+                 remove our rules\nleave br-slot1: we did not create it\n1\n"
+        ),
         "{ended:?}"
     );
 }

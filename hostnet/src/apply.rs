@@ -1,31 +1,55 @@
-//! Runs operations, in order, and reports each.
+//! Runs a plan, step by step, and reports each.
 
 use std::io;
 use std::net::IpAddr;
 
+use futures_util::TryStreamExt as _;
+use ipnet::Ipv4Net;
+use rtnetlink::packet_route::address::AddressAttribute;
 use rtnetlink::packet_route::link::LinkMessage;
 use rtnetlink::{Handle, LinkBridge, LinkUnspec};
 
 use crate::inspect;
+use crate::journal::{JournalDir, JournalError, JournalLock};
 use crate::netlink::{block_on, io_error};
-use crate::plan::{MARK, Operation};
+use crate::nft::{self, NftError};
+use crate::plan::{MARK, Operation, Plan};
 use crate::slot::InterfaceName;
+use crate::sysctl::SysctlError;
 use crate::tap::{self, TapError};
 
-/// Runs `operations` and calls `done` after each. Stops at the first that fails; those before it
-/// stay, and applying again goes on from there.
+/// Runs `plan` and calls `done` after each step. Stops at the first that fails; those before it
+/// stay, and applying again goes on from there. The lock says that nobody else does so meanwhile.
 ///
 /// # Errors
-/// When an operation fails, usually for lack of `CAP_NET_ADMIN`.
-pub fn run(operations: &[Operation], mut done: impl FnMut(&Operation)) -> Result<(), ApplyError> {
+/// When a step fails, usually for lack of `CAP_NET_ADMIN`.
+pub fn run(
+    plan: Plan,
+    directory: &JournalDir,
+    _lock: &JournalLock,
+    mut done: impl FnMut(&Operation),
+) -> Result<(), ApplyError> {
+    let mut journal = plan.journal;
+    let before = directory.read()?;
+    if plan.operations.is_empty() && journal == before {
+        return Ok(());
+    }
+    // Noted before it is done; what is being removed stays noted until it is gone.
+    let mut intent = before;
+    intent.include(&journal);
+    directory.write(&intent)?;
     block_on(async |handle| {
-        for operation in operations {
+        for operation in &plan.operations {
             one(&handle, operation).await?;
             done(operation);
         }
-        Ok(())
+        Ok::<(), ApplyError>(())
     })
-    .map_err(|source| ApplyError::Connect { source })?
+    .map_err(|source| ApplyError::Connect { source })??;
+    if !journal.slots.is_empty() && journal.listing.is_empty() {
+        journal.listing = nft::listing()?;
+    }
+    Ok(directory.write(&journal)?)
 }
 
 async fn one(handle: &Handle, operation: &Operation) -> Result<(), ApplyError> {
@@ -34,6 +58,10 @@ async fn one(handle: &Handle, operation: &Operation) -> Result<(), ApplyError> {
         source,
     };
     match operation {
+        Operation::LoadRules { ruleset, .. } | Operation::RemoveRules { ruleset } => {
+            return Ok(nft::apply(ruleset)?);
+        }
+        Operation::Set { sysctl, on } => return Ok(sysctl.write(*on)?),
         Operation::CreateTap { name, owner } => return Ok(tap::create(name, *owner)?),
         Operation::ChangeOwner { name, owner } => return Ok(tap::change_owner(name, *owner)?),
         Operation::CreateBridge { name } => {
@@ -50,6 +78,7 @@ async fn one(handle: &Handle, operation: &Operation) -> Result<(), ApplyError> {
             }
             Err(error) => Err(error),
         },
+        Operation::RemoveAddress { name, address } => remove_address(handle, name, *address).await,
         Operation::Enslave { name, bridge } => match index(handle, bridge).await {
             Ok(bridge) => change(handle, name, |link| link.controller(bridge).build()).await,
             Err(error) => Err(error),
@@ -60,6 +89,25 @@ async fn one(handle: &Handle, operation: &Operation) -> Result<(), ApplyError> {
         },
     }
     .map_err(failed)
+}
+
+async fn remove_address(handle: &Handle, name: &InterfaceName, address: Ipv4Net) -> io::Result<()> {
+    let index = index(handle, name).await?;
+    let mut addresses = handle
+        .address()
+        .get()
+        .set_link_index_filter(index)
+        .execute();
+    while let Some(message) = addresses.try_next().await.map_err(io_error)? {
+        let local = IpAddr::V4(address.addr());
+        let is_it = message.header.prefix_len == address.prefix_len()
+            && message.attributes.contains(&AddressAttribute::Local(local));
+        if is_it {
+            let request = handle.address().del(message);
+            return request.execute().await.map_err(io_error);
+        }
+    }
+    Ok(())
 }
 
 type LinkChange = rtnetlink::LinkMessageBuilder<LinkUnspec>;
@@ -92,6 +140,15 @@ pub enum ApplyError {
         #[source]
         source: io::Error,
     },
+    /// The journal was not written.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// The rules were not changed.
+    #[error(transparent)]
+    Rules(#[from] NftError),
+    /// A setting was not changed.
+    #[error(transparent)]
+    Sysctl(#[from] SysctlError),
     /// A step on a tap failed.
     #[error(transparent)]
     Tap(#[from] TapError),

@@ -1,24 +1,31 @@
-//! What is there: the bridge and the tap of a slot as the kernel has them.
+//! What is there: bridges and taps as the kernel has them, and the way to the world.
 
+use std::collections::BTreeMap;
+use std::fmt;
 use std::io;
 use std::net::IpAddr;
 
 use futures_util::TryStreamExt as _;
 use ipnet::Ipv4Net;
 use rtnetlink::Handle;
+use rtnetlink::RouteMessageBuilder;
 use rtnetlink::packet_core::Nla as _;
 use rtnetlink::packet_route::address::AddressAttribute;
 use rtnetlink::packet_route::link::{
     InfoData, InfoKind, InfoTun, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
 };
+use rtnetlink::packet_route::route::{RouteAttribute, RouteHeader};
 use serde::Serialize;
 
 use crate::netlink::{block_on, io_error};
-use crate::slot::InterfaceName;
+use crate::policy::SlotSpec;
+use crate::slot::{InterfaceName, SlotName};
 
 /// `IFLA_TUN_*` of `linux/if_link.h`, as far as they matter here.
 const TUN_OWNER: u16 = 1;
 const TUN_TYPE: u16 = 3;
+const TUN_PACKET_INFO: u16 = 4;
+const TUN_VNET_HDR: u16 = 5;
 const TUN_MULTI_QUEUE: u16 = 7;
 /// Value of `IFLA_TUN_TYPE` for a device that carries Ethernet frames.
 const TYPE_TAP: u8 = 2;
@@ -32,6 +39,8 @@ pub struct Link {
     pub kind: LinkKind,
     /// Whether it is administratively up.
     pub up: bool,
+    /// Whether it is up and has a carrier: for a tap, whether a process has it open.
+    pub in_use: bool,
     /// Index of the bridge it is in.
     pub controller: Option<u32>,
     /// Its alias, which is where this crate marks what it made.
@@ -50,15 +59,51 @@ pub enum LinkKind {
     Tap {
         /// User that may open it, or nothing for root alone.
         owner: Option<u32>,
-        /// Whether it was made for several queues.
-        multi_queue: bool,
+        /// How it was made.
+        flags: TapFlags,
     },
     /// Something else, by the kernel's name of it.
     Other(String),
 }
 
+/// What a tap is made with, and keeps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct TapFlags {
+    /// Several descriptors may serve it, one for each pair of queues.
+    pub multi_queue: bool,
+    /// Frames carry a virtio header.
+    pub vnet_hdr: bool,
+    /// Frames carry their protocol in front.
+    pub packet_info: bool,
+}
+
+impl TapFlags {
+    /// Those of the taps that this crate makes: what a virtio network card needs.
+    pub const OURS: Self = Self {
+        multi_queue: true,
+        vnet_hdr: true,
+        packet_info: false,
+    };
+}
+
+impl fmt::Display for TapFlags {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let words = [
+            (self.multi_queue, "multi_queue"),
+            (self.vnet_hdr, "vnet_hdr"),
+            (self.packet_info, "pi"),
+        ];
+        let set: Vec<&str> = words
+            .iter()
+            .filter_map(|(set, word)| set.then_some(*word))
+            .collect();
+        f.write_str(if set.is_empty() { "no flags" } else { "" })?;
+        f.write_str(&set.join(" "))
+    }
+}
+
 /// What is there of a slot's network.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Observed {
     /// The bridge.
     pub bridge: Option<Link>,
@@ -66,20 +111,93 @@ pub struct Observed {
     pub tap: Option<Link>,
 }
 
-/// Looks at the interfaces called `bridge` and `tap`. Needs no privilege.
+/// Looks at the interfaces of `slots`. Needs no privilege.
 ///
 /// # Errors
 /// When the kernel does not answer.
-pub fn inspect(bridge: &InterfaceName, tap: &InterfaceName) -> Result<Observed, InspectError> {
+pub fn inspect<'a>(
+    slots: impl IntoIterator<Item = &'a SlotSpec>,
+) -> Result<BTreeMap<SlotName, Observed>, InspectError> {
     block_on(async |handle| {
-        let bridge = link(&handle, bridge).await?;
-        let tap = link(&handle, tap).await?;
-        Ok(Observed { bridge, tap })
+        let mut found = BTreeMap::new();
+        for slot in slots {
+            let bridge = ask(&handle, &slot.bridge).await?;
+            let tap = ask(&handle, &slot.tap).await?;
+            found.insert(slot.name.clone(), Observed { bridge, tap });
+        }
+        Ok(found)
     })
     .map_err(|source| InspectError::Connect { source })?
 }
 
-async fn link(handle: &Handle, name: &InterfaceName) -> Result<Option<Link>, InspectError> {
+/// The interface of the IPv4 default route with the lowest metric; nothing when there is none.
+///
+/// # Errors
+/// When the kernel does not answer.
+pub fn uplink() -> Result<Option<InterfaceName>, InspectError> {
+    block_on(async |handle| {
+        let failed = |source| InspectError::Route { source };
+        let Some(index) = default_route(&handle).await.map_err(failed)? else {
+            return Ok(None);
+        };
+        let mut answers = handle.link().get().match_index(index).execute();
+        let message = answers.try_next().await.map_err(io_error).map_err(failed)?;
+        let attributes = message
+            .map(|message| message.attributes)
+            .unwrap_or_default();
+        Ok(attributes.iter().find_map(|attribute| match attribute {
+            LinkAttribute::IfName(name) => name.parse().ok(),
+            _ => None,
+        }))
+    })
+    .map_err(|source| InspectError::Connect { source })?
+}
+
+/// Index of the interface by which the main table leads to everywhere.
+async fn default_route(handle: &Handle) -> io::Result<Option<u32>> {
+    let everywhere = RouteMessageBuilder::<std::net::Ipv4Addr>::new().build();
+    let mut routes = handle.route().get(everywhere).execute();
+    let mut best: Option<(u32, u32)> = None;
+    while let Some(route) = routes.try_next().await.map_err(io_error)? {
+        let header = &route.header;
+        let main = header.table == RouteHeader::RT_TABLE_MAIN;
+        if !main || header.destination_prefix_length != 0 {
+            continue;
+        }
+        let metric = route
+            .attributes
+            .iter()
+            .find_map(|attribute| match attribute {
+                RouteAttribute::Priority(metric) => Some(*metric),
+                _ => None,
+            });
+        let interface = route
+            .attributes
+            .iter()
+            .find_map(|attribute| match attribute {
+                RouteAttribute::Oif(index) => Some(*index),
+                RouteAttribute::MultiPath(hops) => hops.first().map(|hop| hop.interface_index),
+                _ => None,
+            });
+        let candidate = interface.map(|index| (metric.unwrap_or(0), index));
+        best = match (best, candidate) {
+            (Some(best), Some(candidate)) => Some(best.min(candidate)),
+            (best, candidate) => best.or(candidate),
+        };
+    }
+    Ok(best.map(|(_, index)| index))
+}
+
+/// Looks at one interface; nothing when there is none of this name.
+///
+/// # Errors
+/// When the kernel does not answer.
+pub fn link(name: &InterfaceName) -> Result<Option<Link>, InspectError> {
+    block_on(async |handle| ask(&handle, name).await)
+        .map_err(|source| InspectError::Connect { source })?
+}
+
+async fn ask(handle: &Handle, name: &InterfaceName) -> Result<Option<Link>, InspectError> {
     let failed = |source| InspectError::Look {
         name: name.clone(),
         source,
@@ -132,6 +250,7 @@ fn describe(message: &LinkMessage, addresses: Vec<Ipv4Net>) -> Link {
         index: message.header.index,
         kind: LinkKind::Other("device".to_owned()),
         up: message.header.flags.contains(LinkFlags::Up),
+        in_use: message.header.flags.contains(LinkFlags::LowerUp),
         controller: None,
         alias: None,
         addresses,
@@ -171,7 +290,11 @@ fn tun(info: &[LinkInfo]) -> LinkKind {
     }
     LinkKind::Tap {
         owner: bytes(attributes, TUN_OWNER).map(u32::from_ne_bytes),
-        multi_queue: byte(attributes, TUN_MULTI_QUEUE) == Some(1),
+        flags: TapFlags {
+            multi_queue: byte(attributes, TUN_MULTI_QUEUE) == Some(1),
+            vnet_hdr: byte(attributes, TUN_VNET_HDR) == Some(1),
+            packet_info: byte(attributes, TUN_PACKET_INFO) == Some(1),
+        },
     }
 }
 
@@ -194,6 +317,13 @@ pub enum InspectError {
     /// No connection to the kernel.
     #[error("Failed to open a netlink connection")]
     Connect {
+        /// What the host said.
+        #[source]
+        source: io::Error,
+    },
+    /// The kernel did not list its routes.
+    #[error("Failed to look for the default route")]
+    Route {
         /// What the host said.
         #[source]
         source: io::Error,

@@ -1,7 +1,8 @@
 //! What a slot is called and which addresses it has: a pure function of its name and index.
 //!
 //! Slot `slot7` has index 7, and from that bridge `br-slot7`, tap `vm-slot7`, MAC
-//! `02:00:00:00:00:07`, guest address `10.7.0.2/24`, gateway `10.7.0.1` and vsock CID 9.
+//! `02:00:00:00:00:07`, guest address `10.7.0.2/24`, gateway `10.7.0.1` and vsock CID 9. The MAC
+//! ends in the index as a hexadecimal number, so slot 10 has `0a` and no two slots share one.
 
 use std::fmt;
 use std::net::Ipv4Addr;
@@ -9,7 +10,9 @@ use std::num::NonZeroU8;
 use std::str::FromStr;
 
 use ipnet::Ipv4Net;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+
+use crate::pool::{Pool, Subnet};
 
 /// Longest name of a network interface in bytes: `IFNAMSIZ` less the closing NUL.
 pub const MAX_INTERFACE_NAME: usize = 15;
@@ -18,13 +21,19 @@ pub const MAX_INTERFACE_NAME: usize = 15;
 /// socket paths, which have room for 107 bytes in all.
 pub const MAX_SLOT_NAME: usize = 40;
 
-/// Prefix length of a slot's network.
-const PREFIX_LEN: u8 = 24;
-
 /// Name of a slot: 1 to [`MAX_SLOT_NAME`] lower-case letters, digits and hyphens, with a letter
 /// first and no hyphen last. Such a name is safe as a file name and as a host name.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String")]
 pub struct SlotName(String);
+
+impl TryFrom<String> for SlotName {
+    type Error = NameError;
+
+    fn try_from(text: String) -> Result<Self, NameError> {
+        text.parse()
+    }
+}
 
 impl SlotName {
     /// The name as text.
@@ -87,9 +96,19 @@ impl SlotIndex {
 }
 
 /// Name of a network interface: 1 to [`MAX_INTERFACE_NAME`] bytes, none of them a slash, a colon
-/// or white space, and neither `.` nor `..` (the kernel's own rules).
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+/// or white space, and neither `.` nor `..` (the kernel's own rules). Quotes, backslashes and
+/// asterisks, which the kernel allows, are refused: nftables reads more than a name into them.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String")]
 pub struct InterfaceName(String);
+
+impl TryFrom<String> for InterfaceName {
+    type Error = NameError;
+
+    fn try_from(text: String) -> Result<Self, NameError> {
+        text.parse()
+    }
+}
 
 impl InterfaceName {
     /// The name as text.
@@ -114,8 +133,7 @@ impl FromStr for InterfaceName {
                 length: text.len(),
             });
         }
-        let forbidden =
-            |c: char| c == '/' || c == ':' || c.is_ascii_whitespace() || c.is_ascii_control();
+        let forbidden = |c: char| "/:\"\\*".contains(c) || !c.is_ascii_graphic();
         if text.is_empty()
             || text == "."
             || text == ".."
@@ -154,7 +172,8 @@ pub enum NameError {
     },
     /// An interface name the kernel rejects.
     #[error(
-        "\"{name}\" is not an interface name: expected ASCII without slash, colon and white space"
+        "\"{name}\" is not an interface name: expected ASCII without slash, colon, quote, backslash, asterisk \
+         and white space"
     )]
     Interface {
         /// What was given.
@@ -167,12 +186,27 @@ pub enum NameError {
 pub struct SlotNet {
     name: SlotName,
     index: SlotIndex,
+    subnet: Subnet,
 }
 
 impl SlotNet {
-    /// The identity of the slot of this name and index.
+    /// The identity of the slot of this name and index, in the network `10.<index>.0.0/24`.
     pub fn new(name: SlotName, index: SlotIndex) -> Self {
-        Self { name, index }
+        Self::within(name, index, Pool::default().subnet(index))
+    }
+
+    /// The identity of the slot of this name and index in a network of its own.
+    pub fn within(name: SlotName, index: SlotIndex, subnet: Subnet) -> Self {
+        Self {
+            name,
+            index,
+            subnet,
+        }
+    }
+
+    /// The slot's network.
+    pub fn subnet(&self) -> Subnet {
+        self.subnet
     }
 
     /// Name of the slot.
@@ -206,14 +240,15 @@ impl SlotNet {
         [0x02, 0, 0, 0, 0, self.index.get()]
     }
 
-    /// The guest's address, `10.<index>.0.2`.
+    /// The guest's address, the second of its network: `10.<index>.0.2` by default.
     pub fn guest(&self) -> Ipv4Addr {
-        Ipv4Addr::new(10, self.index.get(), 0, 2)
+        self.subnet.guest()
     }
 
-    /// The host's address on the bridge, which is the guest's gateway: `10.<index>.0.1/24`.
+    /// The host's address on the bridge, which is the guest's gateway: the first of the network,
+    /// `10.<index>.0.1/24` by default.
     pub fn gateway(&self) -> Ipv4Net {
-        Ipv4Net::new_assert(Ipv4Addr::new(10, self.index.get(), 0, 1), PREFIX_LEN)
+        self.subnet.gateway()
     }
 
     /// Context id for vsock, `2 + <index>`: 0 to 2 are taken by the hypervisor, loopback and host.
@@ -270,7 +305,9 @@ mod tests {
             error,
             NameError::InterfaceTooLong { length: 16, .. }
         ));
-        for name in ["", ".", "..", "a/b", "a:b", "a b", "é", "a\0"] {
+        for name in [
+            "", ".", "..", "a/b", "a:b", "a b", "é", "a\0", "a\"", "a\\", "br-*",
+        ] {
             assert!(
                 matches!(
                     name.parse::<InterfaceName>(),

@@ -74,7 +74,9 @@ pub(crate) fn create(name: &InterfaceName, uid: u32) -> Result<(), TapError> {
         name: name.clone(),
         source,
     };
-    sys::attach(&tun, name, TunFlags::TAP).map_err(failed)?;
+    // For several queues, whether its slot has as many or not: this cannot be changed later.
+    let flags = TunFlags::TAP.and(TunFlags::MULTI_QUEUE);
+    sys::attach(&tun, name, flags).map_err(failed)?;
     sys::set_owner(&tun, uid).map_err(failed)?;
     sys::persist(&tun).map_err(failed)
 }

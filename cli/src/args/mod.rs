@@ -79,7 +79,7 @@ pub(crate) enum Command {
     /// Check or show the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
-    /// Make, remove or show the bridge and tap of a slot
+    /// Make, remove or show the slots' network on this host
     #[command(subcommand)]
     Net(NetCommand),
     /// Share a directory with a guest, read-only, as a vhost-user backend

@@ -6,10 +6,10 @@ use serde::Serialize;
 
 use super::{CommandError, Context};
 use crate::args::ConfigCommand;
-use crate::config::{ConfigError, LoadedSlot, Problem};
+use crate::config::{ConfigError, HostFile, LoadedSlot, Problem};
 use crate::exit::Exit;
 use crate::output::{Report, or_dash, pairs, print, table};
-use crate::resolve::{BootSource, Disk, Slot, Use, unique};
+use crate::resolve::{self, BootSource, Disk, Slot, Use, network, unique};
 
 /// Dispatches `config`.
 pub(super) fn config(command: &ConfigCommand, context: &Context) -> Result<Exit, CommandError> {
@@ -37,7 +37,15 @@ fn check(slot: Option<&str>, context: &Context) -> Result<Exit, CommandError> {
         .iter()
         .filter_map(|loaded| report.keep(Slot::resolve(&host, loaded)))
         .collect();
-    report.problems.extend(unique::across(&slots));
+    let networks = networks(&host, &loaded);
+    // Both find taps and addresses that are used twice; these know the place.
+    let others = unique::across(&slots).into_iter().filter(|problem| {
+        !networks
+            .iter()
+            .any(|known| known.message == problem.message)
+    });
+    report.problems.extend(others);
+    report.problems.extend(networks);
     report
         .slots
         .extend(slots.iter().map(|slot| slot.name.to_string()));
@@ -47,6 +55,22 @@ fn check(slot: Option<&str>, context: &Context) -> Result<Exit, CommandError> {
     } else {
         Exit::Config
     })
+}
+
+/// What is wrong with the networks of slots beside each other. What is wrong with one alone has
+/// been reported.
+fn networks(host: &HostFile, loaded: &[LoadedSlot]) -> Vec<Problem> {
+    let specs: Vec<_> = loaded
+        .iter()
+        .filter_map(|loaded| {
+            let (network, nics) = resolve::network(host, loaded).ok()?;
+            Some((loaded, network.spec(&nics, 0)?))
+        })
+        .collect();
+    let both: Vec<_> = specs.iter().map(|(loaded, spec)| (*loaded, spec)).collect();
+    let mut problems = network::check_host(host);
+    problems.extend(network::across(&both));
+    problems
 }
 
 fn load_all(context: &Context, report: &mut Checked) -> Vec<LoadedSlot> {

@@ -1,6 +1,6 @@
 //! `run --dry-run`: the full plan of a slot, without starting or making anything.
 
-use hostnet::inspect::{Link, LinkKind, inspect};
+use hostnet::inspect::{LinkKind, link};
 use serde::Serialize;
 use vmm::boot::{self, PayloadSummary, params};
 use vmm::machine::plan::{MachinePlan, plan};
@@ -79,20 +79,14 @@ fn planned_disk(disk: &Disk) -> Result<PlannedDisk, CommandError> {
 }
 
 fn planned_tap(nic: &Nic) -> Result<PlannedTap, CommandError> {
-    // The bridge is not looked at; any name does.
-    let observed = inspect(&nic.tap, &nic.tap)?;
-    let state = match observed.tap.as_ref() {
+    let state = match link(&nic.tap)?.map(|link| link.kind) {
         None => "missing: run `slotvmm net apply`",
-        Some(Link {
-            kind: LinkKind::Tap {
-                multi_queue: false, ..
-            },
-            ..
-        }) if matches!(nic.queues, Queues::Set(2..)) => "made for one queue",
-        Some(Link {
-            kind: LinkKind::Tap { .. },
-            ..
-        }) => "present",
+        Some(LinkKind::Tap { flags, .. })
+            if !flags.multi_queue && matches!(nic.queues, Queues::Set(2..)) =>
+        {
+            "made for one queue"
+        }
+        Some(LinkKind::Tap { .. }) => "present",
         Some(_) => "not a tap",
     };
     Ok(PlannedTap {

@@ -4,9 +4,12 @@ use std::io;
 
 use hostnet::apply::ApplyError;
 use hostnet::inspect::InspectError;
+use hostnet::journal::JournalError;
+use hostnet::nft::NftError;
 use hostnet::plan::PlanError;
 use hostnet::slot::{NameError, SlotName};
 use hostnet::tap::TapError;
+use hostnet::world::WorldError;
 use vmm::kvm::KvmError;
 use vmm::machine::MachineError;
 use vmm::vm::{BootError, RunError};
@@ -78,6 +81,25 @@ pub(crate) enum CommandError {
     /// The network was not changed.
     #[error(transparent)]
     Apply(#[from] ApplyError),
+    /// The network's rules cannot be looked at.
+    #[error(transparent)]
+    Rules(#[from] NftError),
+    /// The host's network cannot be looked at.
+    #[error(transparent)]
+    World(#[from] WorldError),
+    /// What was done to the network is not known.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// No packet would pass.
+    #[error(
+        "The network of {slot} is not complete: run `slotvmm net apply {slot}` as root ({lacks})"
+    )]
+    NetworkIncomplete {
+        /// The slot.
+        slot: SlotName,
+        /// What is missing.
+        lacks: String,
+    },
     /// There is no such user.
     #[error("There is no user {user}: expected a name in the user database, or a number")]
     NoUser {
@@ -127,6 +149,10 @@ impl CommandError {
             | Self::Inspect(_)
             | Self::NetPlan(_)
             | Self::Apply(_)
+            | Self::Rules(_)
+            | Self::World(_)
+            | Self::Journal(_)
+            | Self::NetworkIncomplete { .. }
             | Self::NoUser { .. }
             | Self::RunDir { .. }
             | Self::Host { .. } => Exit::Host,

@@ -17,7 +17,7 @@ use vmm::vm::BootOptions;
 use vmm::{Outcome, Vm};
 
 use super::phases::Phases as PhaseReport;
-use super::{CommandError, Context};
+use super::{CommandError, Context, net};
 use crate::args::Run;
 use crate::console::{End, block_signals, relay};
 use crate::disk;
@@ -31,13 +31,14 @@ use crate::tap;
 /// Runs a slot until its guest is done.
 ///
 /// Everything that can be wrong without a machine is found before there is one: the files, then
-/// the slot's lock, its disks, its taps, and only then KVM.
+/// the slot's lock, its network, its disks, its taps, and only then KVM.
 pub(super) fn run(args: &Run, context: &Context) -> Result<Exit, CommandError> {
     let phases = Arc::new(Phases::since(context.started));
     // First of all, because it takes as long as everything up to `Vm::boot`.
     let kvm = Opening::start(host_policy(args)).map_err(CommandError::on("open KVM"))?;
-    let (_, slot) = context.slot(&args.slot)?;
+    let (host, slot) = context.slot(&args.slot)?;
     let run_dir = claim(&slot)?;
+    net::ensure(&host, &slot)?;
     let handles = open_handles(&slot)?;
     let sockets = run_dir.bind().map_err(in_run_dir(&slot))?;
     let mut console = ConsoleEnds {

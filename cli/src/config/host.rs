@@ -1,5 +1,6 @@
-//! The host file, `host.toml`: directories, the owner of taps, and presets for every slot.
+//! The host file, `host.toml`: directories, the network, and presets for every slot.
 
+use super::net::HostNetFile;
 use super::reader::Table;
 use super::slot::{Common, Setting};
 use super::values::AbsolutePath;
@@ -17,13 +18,6 @@ pub(crate) struct HostFile {
     pub(crate) net: HostNetFile,
     /// `[defaults]`
     pub(crate) defaults: Common,
-}
-
-/// `[net]`
-#[derive(Debug, Default)]
-pub(crate) struct HostNetFile {
-    /// `user`: who may open the taps, by name or number.
-    pub(crate) user: Setting<String>,
 }
 
 impl HostFile {
@@ -44,15 +38,5 @@ impl HostFile {
         let defaults = Common::read(&mut table);
         table.finish();
         defaults
-    }
-}
-
-impl HostNetFile {
-    fn read(mut table: Table<'_>) -> Self {
-        let file = Self {
-            user: table.get("user"),
-        };
-        table.finish();
-        file
     }
 }

@@ -10,6 +10,7 @@
 mod host;
 mod json;
 mod load;
+mod net;
 mod node;
 mod problem;
 mod reader;
@@ -22,7 +23,10 @@ mod values;
 
 pub(crate) use host::HostFile;
 pub(crate) use load::{ConfigDir, ConfigError, LoadedSlot};
-pub(crate) use problem::{Located, Problem};
+pub(crate) use net::{
+    EgressClass, EgressFile, EgressRuleFile, PairFile, PolicyFile, PublishFile, RedirectFile,
+};
+pub(crate) use problem::{Located, Location, Problem};
 pub(crate) use reader::Ranged;
 pub(crate) use share::{Cache, FsFile, OnBackendExit};
 pub(crate) use slot::{BootFile, DataFile, DiskFile, DiskTuning, LimitFile, NetFile, Setting};

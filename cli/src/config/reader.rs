@@ -128,6 +128,20 @@ impl<'a> Table<'a> {
         tables.collect()
     }
 
+    /// Like [`Self::tables`], where one table may also stand alone, without a list.
+    pub(crate) fn table_or_tables(&mut self, key: &'static str) -> Vec<Table<'a>> {
+        match self.find(key).map(|entry| &entry.node.value) {
+            Some(Value::Table(_)) => vec![self.table(key)],
+            _ => self.tables(key),
+        }
+    }
+
+    /// Whether a list stands at `key`.
+    pub(crate) fn is_list(&self, key: &str) -> bool {
+        let entry = self.entries.iter().find(|entry| entry.key == key);
+        entry.is_some_and(|entry| matches!(entry.node.value, Value::Array(_)))
+    }
+
     /// Where the table stands, as a problem's place.
     pub(crate) fn located(&self) -> Located<()> {
         let key = self.prefix.trim_end_matches('.').to_owned();

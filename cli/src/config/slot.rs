@@ -3,6 +3,7 @@
 use hostnet::slot::{InterfaceName, SlotIndex, SlotName};
 use uuid::Uuid;
 
+use super::net::PolicyFile;
 use super::problem::Located;
 use super::reader::{Ranged, Table};
 use super::share::FsFile;
@@ -26,7 +27,8 @@ pub(crate) struct SlotFile {
     pub(crate) disks: Vec<DiskFile>,
     /// `[[fs]]`
     pub(crate) shares: Vec<FsFile>,
-    /// `[[net]]`; nothing when the file does not say, empty when it says `net = []`.
+    /// `[[net]]`, or one card as `[net]`; nothing when the file does not say, empty when it says
+    /// `net = []`.
     pub(crate) nets: Option<Vec<NetFile>>,
 }
 
@@ -137,6 +139,8 @@ pub(crate) struct NetFile {
     pub(crate) tx: LimitFile,
     /// `position`
     pub(crate) position: Setting<Ranged<8, 11>>,
+    /// Who reaches whom; for the first card only.
+    pub(crate) policy: PolicyFile,
 }
 
 /// `[net.rx]`, `[net.tx]`: rates per second, each with what may pass at once.
@@ -167,7 +171,8 @@ impl SlotFile {
             shares: table.tables("fs").into_iter().map(FsFile::read).collect(),
             nets: table
                 .has("net")
-                .then(|| table.tables("net").into_iter().map(NetFile::read).collect()),
+                .then(|| table.table_or_tables("net"))
+                .map(|tables| tables.into_iter().map(NetFile::read).collect()),
         };
         table.finish();
         file
@@ -270,6 +275,7 @@ impl NetFile {
             rx: LimitFile::read(table.table("rx")),
             tx: LimitFile::read(table.table("tx")),
             position: table.get("position"),
+            policy: PolicyFile::read(&mut table),
         };
         table.finish();
         file

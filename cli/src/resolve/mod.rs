@@ -6,6 +6,7 @@
 mod boot;
 mod disks;
 mod limits;
+pub(crate) mod network;
 mod nics;
 mod params;
 mod paths;
@@ -21,6 +22,7 @@ use uuid::Uuid;
 
 pub(crate) use self::boot::{Boot, BootSource};
 pub(crate) use self::disks::{Create, Disk, Use};
+pub(crate) use self::network::Network;
 pub(crate) use self::nics::{Nic, Queues};
 pub(crate) use self::paths::{Paths, SlotPaths};
 pub(crate) use self::shares::{Backend, Share, cache_word};
@@ -48,6 +50,8 @@ pub(crate) struct Slot {
     pub(crate) boot: Boot,
     /// Its disks in order of position.
     pub(crate) disks: Vec<Disk>,
+    /// Its network.
+    pub(crate) network: Network,
     /// Its network cards in order of position.
     pub(crate) nics: Vec<Nic>,
     /// Its shared directories in order of position.
@@ -72,7 +76,7 @@ pub(crate) struct Machine {
 impl Slot {
     /// The names and addresses that follow from name and index.
     pub(crate) fn net(&self) -> SlotNet {
-        SlotNet::new(self.name.clone(), self.index)
+        self.network.net.clone()
     }
 
     /// Applies every default to what the files say.
@@ -90,7 +94,7 @@ impl Slot {
 
     fn collect(host: &HostFile, loaded: &LoadedSlot, problems: &mut Vec<Problem>) -> Option<Self> {
         let index = index(loaded, problems)?;
-        let net = SlotNet::new(loaded.name.clone(), index);
+        let net = network::identity(host, loaded, index);
         let paths = Paths::of(host).slot(&loaded.name, problems);
         let machine = machine(host, loaded);
         let mut nics = nics::resolve(loaded, &net, problems);
@@ -106,6 +110,7 @@ impl Slot {
             machine,
             boot,
             disks,
+            network: network::resolve(host, loaded, &net, problems),
             nics,
             shares,
             rng_position: RNG_POSITION,
@@ -121,14 +126,18 @@ impl Slot {
 ///
 /// # Errors
 /// When the slot has no index, or its network tables are wrong.
-pub(crate) fn network(loaded: &LoadedSlot) -> Result<(SlotNet, Vec<Nic>), ConfigError> {
+pub(crate) fn network(
+    host: &HostFile,
+    loaded: &LoadedSlot,
+) -> Result<(Network, Vec<Nic>), ConfigError> {
     let mut problems = Vec::new();
-    let net = index(loaded, &mut problems).map(|index| SlotNet::new(loaded.name.clone(), index));
-    let nics = net
-        .as_ref()
-        .map(|net| nics::resolve(loaded, net, &mut problems));
-    match (net, nics) {
-        (Some(net), Some(nics)) if problems.is_empty() => Ok((net, nics)),
+    let net = index(loaded, &mut problems).map(|index| network::identity(host, loaded, index));
+    let resolved = net.map(|net| {
+        let network = network::resolve(host, loaded, &net, &mut problems);
+        (network, nics::resolve(loaded, &net, &mut problems))
+    });
+    match resolved {
+        Some(resolved) if problems.is_empty() => Ok(resolved),
         _ => Err(ConfigError::Invalid { problems }),
     }
 }

@@ -17,6 +17,9 @@ const MOST_QUEUES: u8 = 8;
 pub(crate) struct Nic {
     /// Its name in logs.
     pub(crate) id: String,
+    /// Whether it has the slot's network; `net apply` makes that of no other card.
+    #[serde(skip)]
+    pub(crate) is_first: bool,
     /// Its place on the machine.
     pub(crate) position: u8,
     /// The host's end.
@@ -101,12 +104,16 @@ fn first(file: Option<&NetFile>, net: &SlotNet, problems: &mut Vec<Problem>) -> 
     let tap = named(tap, net.tap(), "net.tap", problems);
     let bridge = named(bridge, net.bridge(), "net.bridge", problems);
     let mac = file.and_then(|file| file.mac.as_ref());
-    Some(nic(
+    let card = nic(
         file,
         position(file).unwrap_or(FIRST_POSITION),
         (tap?, Some(bridge?)),
         mac.map_or_else(|| net.mac(), |mac| mac.value.0),
-    ))
+    );
+    Some(Nic {
+        is_first: true,
+        ..card
+    })
 }
 
 /// The name that is set, else the derived one; a name too long to derive is a problem.
@@ -167,6 +174,7 @@ fn nic(
     let queues = queues.and_then(|queues| u8::try_from(queues.value.0).ok());
     Nic {
         id: format!("net{}", position.saturating_sub(FIRST_POSITION)),
+        is_first: false,
         position,
         tap,
         bridge,

@@ -81,6 +81,7 @@ mod tests {
     fn card() -> [Nic; 1] {
         [Nic {
             id: "net0".to_owned(),
+            is_first: true,
             position: 8,
             tap: "vm-slot1".parse().unwrap(),
             bridge: None,

@@ -19,6 +19,9 @@ pub(crate) struct Paths {
     pub(crate) run_dir: PathBuf,
     /// Unpacked kernels.
     pub(crate) cache_dir: PathBuf,
+    /// What was done to the network. Beside the sockets rather than among them: who owns those
+    /// must not decide what is undone with privileges.
+    pub(crate) net_dir: PathBuf,
 }
 
 impl Paths {
@@ -29,9 +32,13 @@ impl Paths {
                 .as_ref()
                 .map_or_else(|| PathBuf::from(default), |set| set.value.0.clone())
         };
+        let run_dir = dir(&host.run_dir, "/run/slotvmm");
+        let mut net_dir = run_dir.clone().into_os_string();
+        net_dir.push("-net");
         Self {
+            net_dir: dir(&host.net.state_dir, &net_dir.to_string_lossy()),
             state_dir: dir(&host.state_dir, "/var/lib/microvms"),
-            run_dir: dir(&host.run_dir, "/run/slotvmm"),
+            run_dir,
             cache_dir: dir(&host.cache_dir, "/var/cache/slotvmm"),
         }
     }
