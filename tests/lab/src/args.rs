@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 
 use crate::check::Step;
-use crate::inside::{DemoArgs, MatrixArgs};
+use crate::inside::{DemoArgs, MatrixArgs, MeasureArgs, Peer};
 
 /// Gives slotvmm a real KVM host with stock kernels on any machine.
 #[derive(Debug, Parser)]
@@ -43,6 +43,9 @@ pub enum Command {
         #[arg(long, default_value = "")]
         only: String,
     },
+    /// Measure what a boot costs, beside other monitors: CPU time and KVM exits, with instructions
+    /// counted in the emulated lab.
+    Measure(MeasureCommand),
     /// What the lab's commands do inside the lab.
     #[command(subcommand, hide = true)]
     Inside(Inside),
@@ -61,6 +64,23 @@ pub enum Inside {
     Demo(DemoArgs),
     /// Boot every case.
     Matrix(MatrixArgs),
+    /// Boot every monitor.
+    Measure(MeasureArgs),
+}
+
+/// What to measure.
+#[derive(Debug, Args)]
+pub struct MeasureCommand {
+    /// Kernel to boot.
+    #[arg(long, default_value = "6.1-cloud")]
+    pub kernel: String,
+    /// Boots per monitor, after one that is not counted.
+    #[arg(long, default_value_t = 3)]
+    pub runs: u32,
+    /// Another monitor as NAME=PATH: qemu, cloud-hypervisor, firecracker, or slotvmm-ANYTHING for
+    /// another build of ours. A program of its own file, linked statically or against the machine's libraries.
+    #[arg(long = "peer", value_name = "NAME=PATH")]
+    pub peers: Vec<Peer>,
 }
 
 /// What to check.

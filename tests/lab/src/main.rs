@@ -14,6 +14,8 @@ fn main() -> ExitCode {
         Command::Demo => commands::demo(),
         Command::Check(args) => commands::check(args),
         Command::Matrix { only } => commands::matrix(&only),
+        Command::Measure(args) => commands::measure(&args),
+        Command::Inside(Inside::Measure(args)) => inside::measure(&args),
         Command::Inside(Inside::Demo(args)) => inside::demo(&args),
         Command::Inside(Inside::Matrix(args)) => inside::matrix(&args),
         Command::Shell { machine } => commands::shell(machine),

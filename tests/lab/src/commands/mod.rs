@@ -5,6 +5,7 @@ mod demo;
 mod env;
 mod fetch;
 mod matrix;
+mod measure;
 mod run;
 pub(crate) mod workspace;
 
@@ -13,4 +14,5 @@ pub use demo::demo;
 pub use env::env;
 pub use fetch::fetch;
 pub use matrix::matrix;
+pub use measure::measure;
 pub use run::{run, shell};

@@ -1,9 +1,15 @@
-//! What the lab's own commands do inside the lab: the part of `demo` and `matrix` that needs KVM.
+//! What the lab's own commands do inside the lab: the part of `demo`, `matrix` and
+//! `measure` that needs KVM.
 //! The lab starts itself there, as a hidden subcommand.
 
 mod demo;
+mod exits;
 mod matrix;
+mod measure;
+mod monitors;
 mod slot;
 
 pub use demo::{DemoArgs, demo};
 pub use matrix::{Boot, Case, MatrixArgs, Outcome, matrix};
+pub use measure::{MeasureArgs, Sample, measure};
+pub use monitors::Peer;

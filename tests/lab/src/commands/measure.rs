@@ -1,0 +1,144 @@
+//! `measure`: what a boot costs, beside other monitors, in counts that repeat.
+
+use std::fs;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use super::workspace;
+use crate::args::MeasureCommand;
+use crate::cache::Cache;
+use crate::guest::Images;
+use crate::host::{Host, Job, Limits, Mode, Timing};
+use crate::inside::Sample;
+use crate::kernels::KernelId;
+use crate::progress::heading;
+use crate::tools::Tools;
+
+/// Median of one measure of a monitor.
+type Measure = (&'static str, fn(&Sample) -> f64);
+
+const MEASURES: [Measure; 4] = [
+    ("CPU ms, exec to exit", |sample| sample.cpu_ms),
+    ("guest's clock at init, s", |sample| sample.init_s),
+    ("KVM exits to init", |sample| sample.exits_to_init as f64),
+    ("KVM exits to the end", |sample| sample.exits as f64),
+];
+
+/// Boots slotvmm and its peers in turns, and prints medians and ratios.
+///
+/// # Errors
+/// When something cannot be built, a boot fails, or the lab does.
+pub fn measure(args: &MeasureCommand) -> Result<u8> {
+    let names = KernelId::ALL.map(KernelId::name);
+    if !names.contains(&args.kernel.as_str()) {
+        bail!(
+            "There is no kernel {}, expected one of {}",
+            args.kernel,
+            names.join(", ")
+        );
+    }
+    let program = workspace::build_release()?;
+    let cache = Cache::open()?;
+    let tools = Tools::ensure(&cache)?;
+    let images = Images::ensure(&cache, &tools)?;
+    let host = Host::open(&cache, &tools)?;
+    let counted = host.choice().mode == Mode::Emulated;
+    let time = if counted {
+        "instructions counted"
+    } else {
+        "real time"
+    };
+    heading(&format!(
+        "Measure, {}, {time}: {}",
+        host.choice().mode,
+        host.choice().reason
+    ));
+    let lab = std::env::current_exe().context("Cannot tell where the lab's program is")?;
+    let mut job = Job::new([lab.into_os_string()])?;
+    let kernel = images.dir().join("kernels").join(&args.kernel);
+    job.command
+        .extend(["inside", "measure", "--program"].map(Into::into));
+    job.command
+        .extend([program.into(), "--kernel".into(), kernel.into()]);
+    job.command
+        .extend(["--runs".into(), args.runs.to_string().into()]);
+    for peer in &args.peers {
+        job.command.extend([
+            "--peer".into(),
+            format!("{}={}", peer.name, peer.path.display()).into(),
+        ]);
+    }
+    job.timing = Timing::Instructions;
+    job.limits = Limits {
+        cpus: 1,
+        memory_mib: 2048,
+        timeout: Duration::from_secs(1800),
+    };
+    let transcript = tempfile::NamedTempFile::new()?;
+    job.transcript = Some(transcript.path().to_owned());
+    let status = host.run(&job)?;
+    let samples: Vec<Sample> = fs::read_to_string(transcript.path())?
+        .lines()
+        .filter_map(|line| serde_json::from_str(line).ok())
+        .collect();
+    print!("{}", table(&samples));
+    Ok(status)
+}
+
+/// One line per measure and monitor, with the ratio to the first monitor.
+fn table(samples: &[Sample]) -> String {
+    let mut monitors: Vec<&str> = Vec::new();
+    for sample in samples {
+        if !monitors.contains(&sample.monitor.as_str()) {
+            monitors.push(&sample.monitor);
+        }
+    }
+    let mut text = String::new();
+    for (name, take) in MEASURES {
+        let mut base = None;
+        for monitor in &monitors {
+            let of = samples.iter().filter(|sample| sample.monitor == *monitor);
+            let median = median(of.map(take).collect());
+            let ratio = median / *base.get_or_insert(median);
+            text.push_str(&format!(
+                "{name:<26} {monitor:<18} {median:>10.1} {ratio:>7.3} x\n"
+            ));
+        }
+    }
+    text
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn table_has_medians_and_ratios_to_the_first_monitor() {
+        let sample = |monitor: &str, cpu_ms| Sample {
+            monitor: monitor.to_owned(),
+            cpu_ms,
+            init_s: 1.0,
+            exits_to_init: 2,
+            exits: 3,
+        };
+        let text = table(&[
+            sample("a", 9.0),
+            sample("b", 20.0),
+            sample("a", 1.0),
+            sample("a", 10.0),
+        ]);
+        let lines: Vec<&str> = text.lines().collect();
+        assert!(
+            lines[0].ends_with("a                         9.0   1.000 x"),
+            "{text}"
+        );
+        assert!(lines[1].ends_with("20.0   2.222 x"), "{text}");
+        assert_eq!(lines.len(), 8);
+    }
+}

@@ -1,0 +1,132 @@
+//! The measurement's part inside the lab: boots the mini guest with every monitor in turn, and counts
+//! the monitor's CPU time and KVM's exits.
+//!
+//! Everything that a monitor opens lies in memory: a wait for the machine's disk would count.
+
+use std::fs::{self, File};
+use std::io::{BufRead as _, BufReader};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use nix::sys::resource::{UsageWho, getrusage};
+use serde::{Deserialize, Serialize};
+
+use super::exits::ExitCounter;
+use super::monitors::{Guest, Peer, command};
+use crate::sys;
+
+/// What is measured.
+#[derive(Debug, Args)]
+pub struct MeasureArgs {
+    /// The slotvmm program.
+    #[arg(long)]
+    pub program: PathBuf,
+    /// Directory of the kernel: vmlinux and initrd.
+    #[arg(long)]
+    pub kernel: PathBuf,
+    /// Boots per monitor.
+    #[arg(long)]
+    pub runs: u32,
+    /// Other monitors, as NAME=PATH.
+    #[arg(long = "peer")]
+    pub peers: Vec<Peer>,
+}
+
+/// One boot, printed as a line of JSON.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Sample {
+    /// Which monitor.
+    pub monitor: String,
+    /// CPU time of its process from start to end, in milliseconds.
+    pub cpu_ms: f64,
+    /// What the guest's clock said when its init started, in seconds.
+    pub init_s: f64,
+    /// KVM exits until then.
+    pub exits_to_init: u64,
+    /// KVM exits until the process ended.
+    pub exits: u64,
+}
+
+/// Boots every monitor `runs` times, in turns, and prints a [`Sample`] for each.
+///
+/// # Errors
+/// When a boot fails or exits cannot be counted.
+pub fn measure(args: &MeasureArgs) -> Result<u8> {
+    let dir = tempfile::tempdir_in("/run").context("Cannot create a directory in memory")?;
+    let guest = Guest::prepare(dir.path(), &args.kernel)?;
+    let mut monitors = vec![Peer::slotvmm(&args.program)];
+    monitors.extend(args.peers.iter().cloned());
+    for monitor in &mut monitors {
+        monitor.path = in_memory(&monitor.path, dir.path(), &monitor.name)?;
+    }
+    let exits = ExitCounter::open()?;
+    // The first boot of each fills caches: kernel cache, page cache.
+    for round in 0..=args.runs {
+        for monitor in &monitors {
+            let sample = boot(monitor, &guest, &exits)
+                .with_context(|| format!("{} did not boot the guest", monitor.name))?;
+            eprintln!(
+                "{round}/{} {}: {:.1} ms of CPU, {} exits",
+                args.runs, sample.monitor, sample.cpu_ms, sample.exits
+            );
+            if round > 0 {
+                println!("{}", serde_json::to_string(&sample)?);
+            }
+        }
+    }
+    Ok(0)
+}
+
+fn in_memory(program: &Path, dir: &Path, name: &str) -> Result<PathBuf> {
+    let copy = dir.join(name);
+    fs::copy(program, &copy).with_context(|| format!("Cannot copy {}", program.display()))?;
+    fs::set_permissions(&copy, fs::Permissions::from_mode(0o755))?;
+    Ok(copy)
+}
+
+fn boot(monitor: &Peer, guest: &Guest, exits: &ExitCounter) -> Result<Sample> {
+    let mut run: Command = command(monitor, guest)?;
+    run.stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(File::create(guest.dir.join("errors"))?);
+    let before = children_cpu_ms()?;
+    let counting = exits.start()?;
+    let mut child = sys::die_with_parent(&mut run)
+        .spawn()
+        .with_context(|| format!("Cannot start {}", monitor.path.display()))?;
+    let output = child.stdout.take().context("The output is lost")?;
+    let mut init = None;
+    let mut said = String::new();
+    for line in BufReader::new(output).split(b'\n') {
+        let line = String::from_utf8_lossy(&line?).into_owned();
+        if let (None, Some(uptime)) = (&init, line.trim().strip_prefix("MINI init ")) {
+            init = Some((uptime.trim().parse()?, counting.hits()?));
+        }
+        said.push_str(&line);
+        said.push('\n');
+    }
+    let status = child.wait()?;
+    let cpu_ms = children_cpu_ms()? - before;
+    let Some((init_s, exits_to_init)) = init else {
+        let errors = fs::read_to_string(guest.dir.join("errors"))?;
+        bail!("{status}, and its guest never got to init: {errors}{said}");
+    };
+    Ok(Sample {
+        monitor: monitor.name.clone(),
+        cpu_ms,
+        init_s,
+        exits_to_init,
+        exits: counting.hits()?,
+    })
+}
+
+/// CPU time of all children that were waited for.
+fn children_cpu_ms() -> Result<f64> {
+    let usage = getrusage(UsageWho::RUSAGE_CHILDREN)?;
+    let ms =
+        |time: nix::sys::time::TimeVal| time.tv_sec() as f64 * 1e3 + time.tv_usec() as f64 / 1e3;
+    Ok(ms(usage.user_time()) + ms(usage.system_time()))
+}
