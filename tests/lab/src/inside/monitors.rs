@@ -41,6 +41,11 @@ impl Peer {
             kind: Kind::Slotvmm,
         }
     }
+
+    /// Whether it is anything but the program under measurement.
+    pub(super) fn is_peer(&self) -> bool {
+        self.name != "slotvmm"
+    }
 }
 
 impl FromStr for Peer {
@@ -136,7 +141,7 @@ fn slotvmm(name: &str, guest: &Guest) -> Result<Vec<OsString>> {
 
 fn qemu(guest: &Guest) -> Vec<OsString> {
     let mut words = split(
-        "-M microvm,accel=kvm,isa-serial=on,rtc=on,x-option-roms=off,pit=off,pic=off -cpu host -smp 1 \
+        "-M microvm,accel=kvm,isa-serial=on,rtc=on -cpu host -smp 1 \
          -nodefaults -no-user-config -no-reboot -display none -serial stdio \
          -device virtio-blk-device,drive=disk",
     );
