@@ -44,6 +44,8 @@ pub enum DeviceKind {
     Blk = 2,
     /// Entropy source, §5.4.
     Rng = 4,
+    /// Socket device, §5.10.
+    Vsock = 19,
     /// File system device, §5.11.
     Fs = 26,
 }
@@ -56,6 +58,7 @@ impl DeviceKind {
             Self::Blk => "virtio-blk",
             Self::Rng => "virtio-rng",
             Self::Fs => "virtio-fs",
+            Self::Vsock => "virtio-vsock",
         }
     }
 }

@@ -24,4 +24,5 @@ pub mod state;
 pub mod testing;
 pub mod transport;
 pub mod vhost_user;
+pub mod vsock;
 pub mod worker;

@@ -10,6 +10,7 @@ use crate::net::{Net, NetConfig, Tap};
 use crate::rng::{Rng, RngConfig};
 use crate::state::{StateBlob, StateError};
 use crate::vhost_user::{Connect, VhostUserError};
+use crate::vsock::{Vsock, VsockConfig, VsockHost};
 
 /// Place of a device on the machine: its register page and interrupt, and its turn in the guest's
 /// probe order. 0 to [`MAX_POSITION`]; unique per machine.
@@ -30,6 +31,8 @@ pub enum DeviceConfig {
     Rng(RngConfig),
     /// A shared directory.
     Fs(FsConfig),
+    /// Stream sockets between guest and host.
+    Vsock(VsockConfig),
 }
 
 impl DeviceConfig {
@@ -37,7 +40,7 @@ impl DeviceConfig {
     pub fn shares_memory(&self) -> bool {
         match self {
             Self::Fs(_) => true,
-            Self::Blk(_) | Self::Net(_) | Self::Rng(_) => false,
+            Self::Blk(_) | Self::Net(_) | Self::Rng(_) | Self::Vsock(_) => false,
         }
     }
 
@@ -48,6 +51,7 @@ impl DeviceConfig {
             Self::Net(config) => &config.id,
             Self::Rng(config) => &config.id,
             Self::Fs(config) => &config.id,
+            Self::Vsock(config) => &config.id,
         }
     }
 
@@ -58,6 +62,7 @@ impl DeviceConfig {
             Self::Net(config) => config.position,
             Self::Rng(config) => config.position,
             Self::Fs(config) => config.position,
+            Self::Vsock(config) => config.position,
         }
     }
 
@@ -76,6 +81,9 @@ impl DeviceConfig {
             Self::Net(config) => Box::new(Net::build(config, host.take_taps(&config.id)?, saved)?),
             Self::Rng(config) => Box::new(Rng::build(config, saved)?),
             Self::Fs(config) => Box::new(Fs::build(config, host.take_backend(&config.id)?, saved)?),
+            Self::Vsock(config) => {
+                Box::new(Vsock::build(config, host.take_vsock(&config.id)?, saved)?)
+            }
         })
     }
 }
@@ -87,6 +95,7 @@ pub struct HostHandles {
     disks: BTreeMap<DeviceId, File>,
     taps: BTreeMap<DeviceId, Vec<Tap>>,
     backends: BTreeMap<DeviceId, Box<dyn Connect>>,
+    vsocks: BTreeMap<DeviceId, VsockHost>,
 }
 
 impl HostHandles {
@@ -103,6 +112,11 @@ impl HostHandles {
     /// Adds the way to the backend of a shared directory.
     pub fn add_fs(&mut self, id: DeviceId, backend: Box<dyn Connect>) {
         self.backends.insert(id, backend);
+    }
+
+    /// Adds the host's side of a socket device.
+    pub fn add_vsock(&mut self, id: DeviceId, host: VsockHost) {
+        self.vsocks.insert(id, host);
     }
 
     fn take_disk(&mut self, id: &DeviceId) -> Result<File, BuildError> {
@@ -126,6 +140,13 @@ impl HostHandles {
                 id: id.clone(),
                 handle: "backend",
             })
+    }
+
+    fn take_vsock(&mut self, id: &DeviceId) -> Result<VsockHost, BuildError> {
+        self.vsocks.remove(id).ok_or_else(|| BuildError::NoHandle {
+            id: id.clone(),
+            handle: "side of the host",
+        })
     }
 }
 

@@ -111,6 +111,7 @@ fn planned(device: &DeviceConfig) -> PlannedDevice {
             DeviceConfig::Net(_) => "virtio-net",
             DeviceConfig::Rng(_) => "virtio-rng",
             DeviceConfig::Fs(_) => "virtio-fs",
+            DeviceConfig::Vsock(_) => "virtio-vsock",
         },
         position: Some(position.0),
         registers: format!("mmio {:#x}", ports::virtio_mmio(position)),

@@ -14,6 +14,7 @@ use crate::registry::{DeviceConfig, HostHandles, Position};
 use crate::rng::RngConfig;
 use crate::state::StateBlob;
 use crate::testing::backend::Backends;
+use crate::vsock::{Cid, VsockConfig, VsockHost};
 
 const DISK_BYTES: u64 = 1 << 20;
 
@@ -83,14 +84,6 @@ pub fn subjects() -> Vec<Subject> {
         }),
         idle,
     };
-    let rng = Subject {
-        name: "rng",
-        config: DeviceConfig::Rng(RngConfig {
-            id: DeviceId::new("rng0"),
-            position: Position(2),
-        }),
-        idle: 0..0,
-    };
     let fs = Subject {
         name: "fs",
         config: DeviceConfig::Fs(FsConfig {
@@ -116,9 +109,33 @@ pub fn subjects() -> Vec<Subject> {
         blk("blk, read-only", Access::ReadOnly, Engine::Sync),
         net("net, one pair of queues", 0..0),
         net("net, three pairs of queues", 2..6),
-        rng,
+        rng(),
         fs,
+        vsock(),
     ]
+}
+
+fn rng() -> Subject {
+    Subject {
+        name: "rng",
+        config: DeviceConfig::Rng(RngConfig {
+            id: DeviceId::new("rng0"),
+            position: Position(2),
+        }),
+        idle: 0..0,
+    }
+}
+
+fn vsock() -> Subject {
+    Subject {
+        name: "vsock",
+        config: DeviceConfig::Vsock(VsockConfig {
+            id: DeviceId::new("vsock0"),
+            position: Position(4),
+            cid: Cid::new(3).unwrap(),
+        }),
+        idle: 0..0,
+    }
 }
 
 /// What the device needs from the host; each kind says so here.
@@ -129,6 +146,7 @@ fn handles(subject: &Subject) -> HostHandles {
         DeviceConfig::Net(net) => host.add_taps(net.id.clone(), taps(1 + subject.idle.len() / 2)),
         DeviceConfig::Rng(_) => {}
         DeviceConfig::Fs(fs) => host.add_fs(fs.id.clone(), Box::new(Backends::new())),
+        DeviceConfig::Vsock(vsock) => host.add_vsock(vsock.id.clone(), VsockHost::default()),
     }
     host
 }
