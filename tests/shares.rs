@@ -36,10 +36,36 @@ fn expect_tree(vm: &mut TestVm, slot: &Slot) -> Result<()> {
     Ok(())
 }
 
-/// Files of a share's tree: `LAB_TREE_FILES` makes it a large one.
-fn tree_files() -> usize {
+/// Files of the large tree; `LAB_TREE_FILES` says otherwise.
+fn large_tree() -> usize {
     let set = std::env::var("LAB_TREE_FILES").ok();
-    set.and_then(|set| set.parse().ok()).unwrap_or(500)
+    set.and_then(|set| set.parse().ok()).unwrap_or(2000)
+}
+
+#[test]
+fn large_tree_reads_as_it_is_on_the_host() -> Result<()> {
+    let Some(lab) = Lab::enter()? else {
+        return Ok(());
+    };
+    let slot = slot(&lab, "")?;
+    plant(&source(&slot), large_tree())?;
+    let mut vm = slot.boot()?;
+    vm.guest.run(MOUNT)?;
+    // One directory after the other: no single command takes long.
+    for directory in fs::read_dir(source(&slot))? {
+        let directory = directory?;
+        let expected = digests(&directory.path())?;
+        let name = directory.file_name();
+        let read = format!(
+            "cd /mnt/{} && {NAMES} && {CONTENTS}",
+            name.to_string_lossy()
+        );
+        let found = vm.guest.run(&read)?;
+        let expected = format!("{}\n{}", expected.names, expected.contents);
+        assert_eq!(found, expected, "{name:?}");
+    }
+    vm.power_off()?;
+    Ok(())
 }
 
 #[test]
@@ -48,12 +74,9 @@ fn tree_reads_as_it_is_on_the_host_and_cannot_be_changed() -> Result<()> {
         return Ok(());
     };
     let slot = slot(&lab, "")?;
-    plant(&source(&slot), tree_files())?;
+    plant(&source(&slot), 500)?;
     plant_odd_names(&source(&slot))?;
-    fs::copy(
-        lab.image("kernels/6.1-cloud/initrd"),
-        source(&slot).join("big"),
-    )?;
+    fs::copy(lab.program(), source(&slot).join("big"))?;
     let mut vm = slot.boot()?;
     let backend = wait_child(vm.pid(), None)?;
     vm.guest.run(MOUNT)?;
@@ -134,6 +157,44 @@ fn share_outlives_pauses_and_another_driver() -> Result<()> {
         vm.guest.run(REBIND)?;
     }
     assert_eq!(wait_child(vm.pid(), None)?, backend, "the same backend");
+    vm.power_off()?;
+    Ok(())
+}
+
+#[test]
+fn guest_does_not_notice_that_its_backend_is_killed() -> Result<()> {
+    let Some(lab) = Lab::enter()? else {
+        return Ok(());
+    };
+    let slot = slot(&lab, "")?;
+    plant(&source(&slot), 300)?;
+    fs::File::create(source(&slot).join("huge"))?.set_len(1 << 30)?;
+    let mut vm = slot.boot()?;
+    vm.guest.run(MOUNT)?;
+    vm.guest.run("find . >/tmp/names")?;
+    let mut backend = wait_child(vm.pid(), None)?;
+    for _ in 0..3 {
+        vm.guest.run(
+            "rm -f /tmp/ended; echo 3 >/proc/sys/vm/drop_caches; \
+             (dd if=huge bs=64k count=4096 2>/dev/null | wc -c >/tmp/ended) &",
+        )?;
+        vm.guest.run(
+            "until grep -q 'rchar: [0-9]\\{7\\}' /proc/$(pidof dd)/io 2>/dev/null; do :; done",
+        )?;
+        kill_process(backend)?;
+        backend = wait_child(vm.pid(), Some(backend))?;
+        // The reader reads on, and names that the guest knows lead where they led.
+        vm.guest.run("until [ -s /tmp/ended ]; do :; done")?;
+        assert_eq!(vm.guest.number("cat /tmp/ended")?, 1 << 28);
+        vm.guest
+            .run("cat dir0001/file7 dir0002/file99 >/dev/null")?;
+    }
+    fs::remove_file(source(&slot).join("huge"))?;
+    vm.guest.run("cd / && umount /mnt")?;
+    vm.guest.run(MOUNT)?;
+    expect_tree(&mut vm, &slot)?;
+    let status = slot.call(&["status", "slot1"])?.expect_code(0)?.stdout;
+    assert!(!status.contains("reset"), "{status}");
     vm.power_off()?;
     Ok(())
 }

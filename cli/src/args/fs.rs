@@ -40,6 +40,9 @@ pub(crate) struct FsBackend {
     /// How the process confines itself
     #[arg(long, value_enum, default_value_t = Sandbox::Namespace)]
     pub(crate) sandbox: Sandbox,
+    /// Keep on standard output, a file, what another backend needs to go on after this one
+    #[arg(long)]
+    pub(crate) journal: bool,
     /// Show extended attributes of files and directories
     #[arg(long)]
     pub(crate) xattr: bool,

@@ -4,7 +4,7 @@ use std::os::fd::OwnedFd;
 
 use fs_backend::sandbox::Sandbox;
 use fs_backend::server::{Cache, Xattr};
-use fs_backend::{Endpoint, Options};
+use fs_backend::{Endpoint, Options, Succession};
 
 use super::CommandError;
 use crate::args::{self, FsBackend};
@@ -24,6 +24,11 @@ pub(super) fn fs_backend(args: &FsBackend) -> Result<Exit, CommandError> {
             Xattr::Shown
         } else {
             Xattr::Hidden
+        },
+        succession: if args.journal {
+            Succession::Journal
+        } else {
+            Succession::None
         },
         queues: args.threads,
         sandbox: match args.sandbox {

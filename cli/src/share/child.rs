@@ -2,9 +2,11 @@
 //!
 //! Each has a thread that starts it and waits for it. So a dead one never stays a zombie, and a
 //! host that ties a process to the thread that started it does not end it too early. A backend
-//! ends by itself when the connection to it closes.
+//! ends by itself when the connection to it closes. What the guest knows of the files is in a journal
+//! that each backend appends to, and that the next one starts from.
 
 use std::ffi::OsString;
+use std::fs::File;
 use std::io;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -15,6 +17,7 @@ use std::thread;
 use devices::vhost_user::Connect;
 use fs_backend::SpawnError;
 use nix::sys::signal::{SigSet, SigmaskHow};
+use rustix::fs::{MemfdFlags, memfd_create};
 
 use crate::config::Cache;
 use crate::resolve::cache_word;
@@ -41,6 +44,8 @@ pub(super) struct Served {
 #[derive(Debug)]
 pub(super) struct Children {
     served: Served,
+    /// What the guest knows, handed from one backend to the next.
+    journal: File,
     /// The one that was started early.
     first: Option<Starting>,
 }
@@ -51,8 +56,14 @@ type Starting = Receiver<Result<UnixStream, SpawnError>>;
 impl Children {
     /// Starts the first one, without waiting for it.
     pub(super) fn start(served: Served) -> io::Result<Self> {
-        let first = Some(start(served.clone())?);
-        Ok(Self { served, first })
+        let journal = memfd_create("share-journal", MemfdFlags::CLOEXEC)?;
+        let journal = File::from(journal);
+        let first = Some(start(served.clone(), journal.try_clone()?)?);
+        Ok(Self {
+            served,
+            journal,
+            first,
+        })
     }
 }
 
@@ -60,7 +71,7 @@ impl Connect for Children {
     fn connect(&mut self) -> io::Result<UnixStream> {
         let starting = match self.first.take() {
             Some(first) => first,
-            None => start(self.served.clone())?,
+            None => start(self.served.clone(), self.journal.try_clone()?)?,
         };
         let started = starting.recv();
         let started =
@@ -69,21 +80,22 @@ impl Connect for Children {
     }
 }
 
-fn start(served: Served) -> io::Result<Starting> {
+fn start(served: Served, journal: File) -> io::Result<Starting> {
     let (sender, starting) = mpsc::channel();
     // The thread inherits the mask: signals to this process are not for one that only waits.
     let mask = SigSet::all().thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
     let thread = thread::Builder::new()
         .name("backend".to_owned())
-        .spawn(move || watch(&served, &sender));
+        .spawn(move || watch(&served, journal, &sender));
     mask.thread_set_mask()?;
     thread?;
     Ok(starting)
 }
 
 /// Runs a backend to its end.
-fn watch(served: &Served, started: &Sender<Result<UnixStream, SpawnError>>) {
-    match fs_backend::spawn(Path::new(OURSELVES), arguments(served), &served.place) {
+fn watch(served: &Served, journal: File, started: &Sender<Result<UnixStream, SpawnError>>) {
+    let (program, place) = (Path::new(OURSELVES), &served.place);
+    match fs_backend::spawn_successor(program, arguments(served), place, journal) {
         Ok(spawned) => {
             // Nobody receives when the slot has ended meanwhile; the connection closes then.
             let _ = started.send(Ok(spawned.connection));
@@ -99,6 +111,7 @@ fn arguments(served: &Served) -> Vec<OsString> {
     vec![
         "fs-backend".into(),
         "--fd=0".into(),
+        "--journal".into(),
         "--source".into(),
         served.source.clone().into(),
         "--cache".into(),

@@ -24,6 +24,6 @@ mod sys;
 pub mod testing;
 pub mod vhost;
 
-pub use self::run::{Endpoint, Options, RunError, run};
-pub use self::spawn::{SpawnError, Spawned, spawn};
+pub use self::run::{Endpoint, Options, RunError, Succession, run};
+pub use self::spawn::{SpawnError, Spawned, spawn, spawn_successor};
 pub use self::sys::inherited;

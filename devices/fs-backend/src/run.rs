@@ -1,7 +1,8 @@
 //! The process: from options to serving one frontend.
 
+use std::fs::File;
 use std::num::NonZeroUsize;
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::os::unix::fs::FileTypeExt as _;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
@@ -12,6 +13,7 @@ use vhost::vhost_user::{Error as ProtocolError, Listener};
 use vhost_user_backend::{Error as DaemonError, VhostUserDaemon};
 use vm_memory::{GuestMemoryAtomic, GuestMemoryMmap};
 
+use crate::inode::{Journal, Saved};
 use crate::sandbox::{self, Sandbox, SandboxError};
 use crate::server::{Cache, Policy, Server, Xattr};
 use crate::share::{Budget, Tree};
@@ -26,6 +28,17 @@ pub enum Endpoint {
     Listener(OwnedFd),
 }
 
+/// What becomes of the session when this process dies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Succession {
+    /// It is lost.
+    #[default]
+    None,
+    /// Standard output is a file that is given to one backend after the other, see
+    /// [`Journal`]: this one goes on where the last one ended.
+    Journal,
+}
+
 /// What to serve, and how.
 #[derive(Debug)]
 pub struct Options {
@@ -37,6 +50,8 @@ pub struct Options {
     pub cache: Cache,
     /// Extended attributes.
     pub xattr: Xattr,
+    /// Whether another backend can go on after this one.
+    pub succession: Succession,
     /// Request queues, each with a thread.
     pub queues: NonZeroUsize,
     /// How this process confines itself.
@@ -76,6 +91,11 @@ pub enum RunError {
 /// connection is no error.
 pub fn run(options: Options) -> Result<(), RunError> {
     let mut listener = listen(options.endpoint)?;
+    // Before the process is confined: later it can only be appended to.
+    let journal = match options.succession {
+        Succession::None => None,
+        Succession::Journal => Some(open_journal().map_err(host)?),
+    };
     let confined = sandbox::enter(options.sandbox, &options.source)?;
     let tree = Tree::new(confined.share, Budget::of_process()).map_err(RunError::Host)?;
     let policy = Policy {
@@ -84,6 +104,12 @@ pub fn run(options: Options) -> Result<(), RunError> {
         xattr: options.xattr,
     };
     let server = Arc::new(Server::new(tree, policy));
+    if let Some((journal, known)) = journal {
+        if !known.is_empty() {
+            server.recover(known);
+        }
+        server.tree().write_down(journal);
+    }
     let memory = GuestMemoryAtomic::new(GuestMemoryMmap::new());
     let backend = Arc::new(Backend::new(server, options.queues, memory.clone()));
     let mut daemon =
@@ -97,6 +123,10 @@ pub fn run(options: Options) -> Result<(), RunError> {
         )) => Ok(()),
         ended => ended.map_err(RunError::Daemon),
     }
+}
+
+fn open_journal() -> std::io::Result<(Journal, Vec<Saved>)> {
+    Journal::open(File::from(std::io::stdout().as_fd().try_clone_to_owned()?))
 }
 
 fn listen(endpoint: Endpoint) -> Result<Listener, RunError> {

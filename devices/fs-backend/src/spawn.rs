@@ -1,6 +1,7 @@
 //! Starting a backend as a child process, already connected.
 
 use std::ffi::OsStr;
+use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -47,13 +48,36 @@ pub fn spawn<A: AsRef<OsStr>>(
     arguments: impl IntoIterator<Item = A>,
     place: &Path,
 ) -> Result<Spawned, SpawnError> {
+    start(program, arguments, place, Stdio::null())
+}
+
+/// As [`spawn`], with a journal as its standard output: the arguments say `--journal` as well. The
+/// same file is given to one backend after the other.
+///
+/// # Errors
+/// When there is no socket, or no process.
+pub fn spawn_successor<A: AsRef<OsStr>>(
+    program: &Path,
+    arguments: impl IntoIterator<Item = A>,
+    place: &Path,
+    journal: File,
+) -> Result<Spawned, SpawnError> {
+    start(program, arguments, place, Stdio::from(journal))
+}
+
+fn start<A: AsRef<OsStr>>(
+    program: &Path,
+    arguments: impl IntoIterator<Item = A>,
+    place: &Path,
+    output: Stdio,
+) -> Result<Spawned, SpawnError> {
     let (listener, connection) = connected(place).map_err(SpawnError::Socket)?;
     let child = Command::new(program)
         // What a list of processes shows, also when the program is started through a link.
         .arg0("slotvmm")
         .args(arguments)
         .stdin(Stdio::from(OwnedFd::from(listener)))
-        .stdout(Stdio::null())
+        .stdout(output)
         .spawn()
         .map_err(|source| SpawnError::Start {
             program: program.to_owned(),

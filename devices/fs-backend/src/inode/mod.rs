@@ -9,11 +9,13 @@
 //! leads through it. Not for: descriptors, attributes, the file system.
 
 mod identity;
+mod journal;
 mod table;
 #[cfg(test)]
 mod tests;
 
 pub use self::identity::{Identity, Kind};
+pub use self::journal::Journal;
 pub use self::table::{MAX_NODES, Node, Path, Removed, Saved, Table, TableError};
 
 use crate::abi::ROOT_ID;

@@ -97,6 +97,17 @@ impl Server {
         self.adopt(state)
     }
 
+    /// Goes on with the inodes that an earlier backend gave to the guest before it died, as far as
+    /// they fit together.
+    pub(crate) fn recover(&self, mut nodes: Vec<Saved>) {
+        nodes.retain(|node| is_name(&node.name));
+        let count = nodes.len();
+        match self.tree.restore(nodes) {
+            Ok(()) => tracing::info!(count, "Went on where the last backend ended"),
+            Err(error) => tracing::warn!(%error, "Cannot go on where the last backend ended"),
+        }
+    }
+
     fn adopt(&self, state: StateV1) -> Result<(), StateError> {
         let root = crate::share::Stat::of(self.tree.share().root()).map_err(StateError::Share)?;
         let device = root.identity().device;

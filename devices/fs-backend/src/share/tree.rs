@@ -9,7 +9,7 @@ use rustix::io::Errno;
 
 use super::descriptors::Descriptors;
 use super::{Budget, Directory, Name, Share, Stat};
-use crate::inode::{Identity, Kind, NodeId, Removed, Saved, Table, TableError};
+use crate::inode::{Identity, Journal, Kind, NodeId, Removed, Saved, Table, TableError};
 
 impl From<TableError> for Errno {
     fn from(error: TableError) -> Self {
@@ -25,6 +25,8 @@ impl From<TableError> for Errno {
 pub struct Tree {
     share: Share,
     table: Mutex<Table>,
+    /// Taken while the table is held, so that records are in the order of what happened.
+    journal: Mutex<Journal>,
     open: Descriptors,
 }
 
@@ -38,8 +40,18 @@ impl Tree {
         Ok(Self {
             share,
             table: Mutex::new(Table::new(root, random_generation())),
+            journal: Mutex::default(),
             open: Descriptors::new(budget),
         })
+    }
+
+    /// Writes down what the guest learns from now on.
+    pub fn write_down(&self, journal: Journal) {
+        *self.journal() = journal;
+    }
+
+    fn journal(&self) -> MutexGuard<'_, Journal> {
+        self.journal.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {
@@ -81,9 +93,19 @@ impl Tree {
         name: Name<'_>,
     ) -> Result<(NodeId, Stat), Errno> {
         let stat = self.share.stat_at(directory.fd(), name)?;
-        let id = self
-            .table()
-            .reference(parent, name.bytes(), stat.identity())?;
+        let mut table = self.table();
+        let before = table.next_generation();
+        let identity = stat.identity();
+        let id = table.reference(parent, name.bytes(), identity)?;
+        if table.next_generation() != before {
+            self.journal().known(Saved {
+                id: id.raw(),
+                parent: parent.raw(),
+                name: name.bytes().into(),
+                identity,
+                lookups: 1,
+            });
+        }
         Ok((id, stat))
     }
 
@@ -102,6 +124,7 @@ impl Tree {
         let root = Stat::of(self.share.root())?.identity();
         let mut table = self.table();
         *table = Table::new(root, table.next_generation());
+        self.journal().begin();
         self.open.clear();
         Ok(())
     }
