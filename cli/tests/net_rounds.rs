@@ -94,40 +94,40 @@ fn every_drift_is_seen_and_repaired() {
         ),
     ];
     for (drift, fact) in drifts {
-        assert_eq!(
-            succeed(&lab, &["net", "apply"]),
-            "Nothing to do\n",
-            "before {drift}"
-        );
-        lab.host.shell(drift);
-        let status = succeed(&lab, &["net", "status"]);
-        assert!(
-            status.contains("DRIFT") && status.contains(fact),
-            "{drift}: {status}"
-        );
-        let json: serde_json::Value =
-            serde_json::from_str(&succeed(&lab, &["net", "status", "--json"])).unwrap();
-        let facts = json["slots"][0]["facts"].as_array().unwrap().iter();
-        let drifted = facts.chain(json["host"].as_array().unwrap());
-        assert!(
-            drifted
-                .clone()
-                .any(|f| f["what"] == fact && f["drift"] == true),
-            "{drift}: {json}"
-        );
-        assert_ne!(
-            succeed(&lab, &["net", "plan"]),
-            "Nothing to do\n",
-            "{drift}"
-        );
-        succeed(&lab, &["net", "apply"]);
-        assert_eq!(
-            succeed(&lab, &["net", "status"]).matches("DRIFT").count(),
-            0,
-            "{drift}"
-        );
+        drift_and_repair(&lab, drift, fact);
     }
     same(&snapshot(&lab), &complete, "after all repairs");
+}
+
+fn drift_and_repair(lab: &Lab, drift: &str, fact: &str) {
+    assert_eq!(
+        succeed(lab, &["net", "apply"]),
+        "Nothing to do\n",
+        "before {drift}"
+    );
+    lab.host.shell(drift);
+    let status = succeed(lab, &["net", "status"]);
+    assert!(
+        status.contains("DRIFT") && status.contains(fact),
+        "{drift}: {status}"
+    );
+    let json: serde_json::Value =
+        serde_json::from_str(&succeed(lab, &["net", "status", "--json"])).unwrap();
+    let facts = json["slots"][0]["facts"].as_array().unwrap().iter();
+    let drifted = facts.chain(json["host"].as_array().unwrap());
+    assert!(
+        drifted
+            .clone()
+            .any(|f| f["what"] == fact && f["drift"] == true),
+        "{drift}: {json}"
+    );
+    assert_ne!(succeed(lab, &["net", "plan"]), "Nothing to do\n", "{drift}");
+    succeed(lab, &["net", "apply"]);
+    assert_eq!(
+        succeed(lab, &["net", "status"]).matches("DRIFT").count(),
+        0,
+        "{drift}"
+    );
 }
 
 #[test]
@@ -235,7 +235,7 @@ fn cap_net_admin_is_enough() {
             lab.config.path("etc").display()
         )
     };
-    if lab.host.run(|| tun_is_closed()) {
+    if lab.host.run(tun_is_closed) {
         eprintln!("skipped: other users cannot open /dev/net/tun here");
         return;
     }
