@@ -20,7 +20,7 @@ pub mod server;
 pub mod share;
 mod spawn;
 mod sys;
-#[cfg(feature = "test-utils")]
+#[cfg(any(test, feature = "test-utils"))]
 pub mod testing;
 pub mod vhost;
 

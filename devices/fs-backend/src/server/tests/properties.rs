@@ -1,50 +1,55 @@
 //! Whatever a guest sends, in whatever order.
 
+use proptest::collection::vec;
 use proptest::prelude::*;
+use proptest::test_runner::TestRunner;
 
 use super::*;
+use crate::testing::fuzz;
 
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(256))]
-
-    #[test]
-    fn any_message_gets_at_most_the_reply_it_has_room_for(
-        message in prop::collection::vec(any::<u8>(), 0..256),
-        room in 0_usize..8192,
-    ) {
-        let guest = Guest::new();
-        std::fs::write(guest.host("a"), "data").unwrap();
-        if let Some(request) = Request::parse(&message) {
-            bounded(&guest.server.answer(&request, room), room);
-        }
-    }
-
-    #[test]
-    fn any_sequence_of_requests_leaves_a_server_that_serves(
-        requests in prop::collection::vec(
-            (0_u32..64, 0_usize..8, prop::collection::vec(any::<u8>(), 0..64)),
-            1..64,
-        ),
-    ) {
-        let guest = Guest::new();
-        std::fs::create_dir(guest.host("d")).unwrap();
-        std::fs::write(guest.host("d/f"), "data").unwrap();
-        let mut nodes = vec![ROOT_ID, 0, u64::MAX];
-        for (opcode, node, body) in requests {
-            nodes.extend(guest.walk("d"));
-            nodes.extend(guest.walk("d/f"));
-            let node = nodes[nodes.len().saturating_sub(node + 1)];
-            bounded(&guest.raw(opcode, node, &body, 4096), 4096);
-        }
-        let file = guest.walk("d/f").unwrap();
-        prop_assert_eq!(guest.read(file, 0, 10).unwrap(), b"data");
-    }
+/// Runs a property against one server, which each case finds as the first one did.
+fn hold<S: Strategy>(inputs: &S, property: impl Fn(&Server, &S::Value)) {
+    let directory = tempfile::tempdir().unwrap();
+    let server = fuzz::subject(directory.path()).unwrap();
+    TestRunner::default()
+        .run(inputs, |input| {
+            property(&server, &input);
+            server.reset().unwrap();
+            Ok(())
+        })
+        .unwrap();
 }
 
-fn bounded(reply: &Reply, room: usize) {
-    match reply {
-        Reply::Body(body) => assert!(body.len() <= room),
-        Reply::Data { len, .. } => assert!(*len <= room),
-        Reply::None | Reply::Error(_) => {}
-    }
+#[test]
+fn any_message_gets_at_most_the_reply_it_has_room_for() {
+    hold(
+        &(vec(any::<u8>(), 40..256), 0_u8..64),
+        |server, (message, opcode)| {
+            fuzz::message(server, message);
+            // The same with a header that says how long it is, and asks for something.
+            let mut message = message.clone();
+            let len = u32::try_from(message.len()).unwrap();
+            message[..4].copy_from_slice(&len.to_le_bytes());
+            message[4..8].copy_from_slice(&[*opcode, 0, 0, 0]);
+            message[16..24].copy_from_slice(&ROOT_ID.to_le_bytes());
+            fuzz::message(server, &message);
+        },
+    );
+}
+
+#[test]
+fn any_sequence_of_requests_leaves_a_server_that_serves() {
+    hold(&vec(any::<u8>(), 0..2048), |server, requests| {
+        fuzz::messages(server, requests);
+    });
+}
+
+#[test]
+fn any_bytes_behind_the_head_of_a_state_leave_a_server_that_serves() {
+    hold(&vec(any::<u8>(), 0..512), |server, rest| {
+        let mut state = server.save().unwrap();
+        state.truncate(12);
+        state.extend(rest);
+        fuzz::state(server, &state);
+    });
 }

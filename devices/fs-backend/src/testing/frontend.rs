@@ -1,4 +1,4 @@
-//! A frontend with a driver in it, for tests and benches: what a machine and its guest would do.
+//! A frontend with a driver in it: what a machine and its guest would do.
 
 use std::io;
 use std::os::fd::{AsRawFd as _, OwnedFd};

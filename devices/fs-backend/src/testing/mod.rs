@@ -1,0 +1,6 @@
+//! The other side, for tests, fuzzers and benches.
+
+mod frontend;
+pub mod fuzz;
+
+pub use self::frontend::{Frontend, TestError};
