@@ -167,3 +167,73 @@ fn discovery_by_command_line_is_in_the_plan() {
         "{cmdline}"
     );
 }
+
+#[test]
+fn networks_that_collide_are_named_with_their_place() {
+    let host = Host::new();
+    host.write(
+        "etc/slots/slot10.toml",
+        "[net]\npublish = [{ host = 80, guest = 80 }]\n",
+    );
+    host.write(
+        "etc/slots/web.toml",
+        "index = 20\n[net]\nsubnet = \"10.10.0.0/25\"\nbridge = \"br-slot10\"\n\
+         publish = [{ host = 80, guest = 8080 }]\n",
+    );
+    let ended = host.run(&["config", "check"]);
+    assert_eq!(ended.code, Some(30), "{ended:?}");
+    for expected in [
+        "web.toml:3:10: `net.subnet`: addresses of 10.10.0.0/24 and 10.10.0.0/25 are used by slots web and slot10",
+        "web.toml:4:10: `net.bridge`: bridge br-slot10 is used by slots web and slot10",
+        "`net.publish`: tcp port 80 is published by slots web and slot10",
+    ] {
+        assert!(ended.stdout.contains(expected), "{expected}: {ended:?}");
+    }
+    // The network is refused as well, before anything is touched.
+    let ended = host.run(&["net", "plan"]);
+    assert_eq!(ended.code, Some(30), "{ended:?}");
+}
+
+#[test]
+fn wrong_network_keys_say_what_was_expected() {
+    let cases = [
+        (
+            "egress = \"unrestrictd\"",
+            "`net.egress`: expected \"unrestricted\" or \"web\" or \"none\", found the text \"unrestrictd\"; did you mean \"unrestricted\"?",
+        ),
+        (
+            "egress = [{ proto = \"tcp\", prots = [1] }]",
+            "did you mean `ports`?",
+        ),
+        (
+            "subnet = \"10.1.0.1/24\"",
+            "10.1.0.1/24 is an address in a network: expected the network, 10.1.0.0/24",
+        ),
+        ("host_ports = [0]", "\"0\" is not a port"),
+        ("publish = [{ host = 80 }]", "the key `guest` is missing"),
+        (
+            "bridge = \"br-much-too-long\"",
+            "has 16 bytes, the kernel allows 15",
+        ),
+    ];
+    for (line, expected) in cases {
+        let host = Host::new();
+        host.write("etc/slots/slot1.toml", &format!("[net]\n{line}\n"));
+        let ended = host.run(&["config", "check"]);
+        assert!(ended.stdout.contains("slot1.toml:2:"), "{line}: {ended:?}");
+        assert!(ended.stdout.contains(expected), "{line}: {ended:?}");
+    }
+    let host = Host::new();
+    let text = std::fs::read_to_string(host.path("etc/host.toml")).unwrap();
+    host.write(
+        "etc/host.toml",
+        &format!("{text}[net]\npool = \"10.0.0.0/24\"\n"),
+    );
+    let ended = host.run(&["config", "check"]);
+    assert!(
+        ended
+            .stdout
+            .contains("`net.pool`: \"10.0.0.0/24\" is not a pool"),
+        "{ended:?}"
+    );
+}

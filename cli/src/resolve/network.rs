@@ -125,14 +125,16 @@ pub(crate) fn check_host(host: &HostFile) -> Vec<Problem> {
 pub(crate) fn across(slots: &[(&LoadedSlot, &SlotSpec)]) -> Vec<Problem> {
     let mut problems = Vec::new();
     for (number, (loaded, spec)) in slots.iter().enumerate() {
-        for (_, other) in slots.iter().take(number) {
+        for (other_loaded, other) in slots.iter().take(number) {
             let conflicts = conflicts(spec, other).into_iter();
             problems.extend(conflicts.map(|(key, what)| {
                 let message = format!(
                     "{what} by slots {} and {}: change it in one of them",
                     other.name, spec.name
                 );
-                match place(loaded, key) {
+                // The slot that sets it rather than one that has it by default.
+                let place = place(loaded, key).or_else(|| place(other_loaded, key));
+                match place {
                     Some(place) => Problem {
                         key: format!("net.{key}"),
                         ..place.problem(message)
@@ -177,7 +179,7 @@ fn conflicts(one: &SlotSpec, other: &SlotSpec) -> Vec<(&'static str, String)> {
     found
 }
 
-/// Where a slot's file sets `key` of its first card, else where the card stands.
+/// Where a slot's file sets `key` of its first card.
 fn place(loaded: &LoadedSlot, key: &str) -> Option<Located<()>> {
     let card = loaded.file.nets.as_ref()?.first()?;
     let at = |place: &crate::config::Location| Located {
@@ -185,7 +187,7 @@ fn place(loaded: &LoadedSlot, key: &str) -> Option<Located<()>> {
         at: place.clone(),
         key: String::new(),
     };
-    let set = match key {
+    match key {
         "subnet" => card.policy.subnet.as_ref().map(|set| at(&set.at)),
         "bridge" => card.bridge.as_ref().map(|set| at(&set.at)),
         "tap" => card.tap.as_ref().map(|set| at(&set.at)),
@@ -197,8 +199,7 @@ fn place(loaded: &LoadedSlot, key: &str) -> Option<Located<()>> {
             .and_then(|port| port.host.as_ref())
             .map(|set| at(&set.at)),
         _ => None,
-    };
-    Some(set.unwrap_or_else(|| card.at.clone()))
+    }
 }
 
 fn policy(loaded: &LoadedSlot) -> Option<&PolicyFile> {
