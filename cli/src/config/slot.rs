@@ -133,6 +133,8 @@ pub(crate) struct NetFile {
     pub(crate) mtu: Setting<Ranged<68, 65535>>,
     /// `queues`: pairs of queues.
     pub(crate) queues: Setting<Ranged<1, 8>>,
+    /// `dhcp`: whether requests are answered.
+    pub(crate) dhcp: Setting<bool>,
     /// `rx`: how fast the guest may receive.
     pub(crate) rx: LimitFile,
     /// `tx`: how fast the guest may send.
@@ -272,6 +274,7 @@ impl NetFile {
             mac: table.get("mac"),
             mtu: table.get("mtu"),
             queues: table.get("queues"),
+            dhcp: table.get("dhcp"),
             rx: LimitFile::read(table.table("rx")),
             tx: LimitFile::read(table.table("tx")),
             position: table.get("position"),

@@ -33,6 +33,8 @@ pub(crate) struct Nic {
     pub(crate) queues: Queues,
     /// Largest packet offered to the guest, or nothing for the guest's own choice.
     pub(crate) mtu: Option<u16>,
+    /// Whether the card answers DHCP requests with the slot's addresses.
+    pub(crate) dhcp: bool,
     /// How fast the guest may receive.
     pub(crate) rx: Limit,
     /// How fast the guest may send.
@@ -149,6 +151,11 @@ fn additional(file: &NetFile, problems: &mut Vec<Problem>) -> Option<Nic> {
             missing.join(", ")
         )));
     }
+    if let Some(dhcp) = file.dhcp.as_ref().filter(|dhcp| dhcp.value) {
+        problems.push(dhcp.problem(
+            "only the first network card has addresses to tell: remove the key".to_owned(),
+        ));
+    }
     let tap = file.tap.as_ref()?.value.clone();
     let bridge = file.bridge.as_ref().map(|bridge| bridge.value.clone());
     Some(nic(
@@ -181,6 +188,9 @@ fn nic(
         mac,
         queues: queues.map_or(Queues::AtMost(MOST_QUEUES), Queues::Set),
         mtu: mtu.and_then(|mtu| u16::try_from(mtu.value.0).ok()),
+        dhcp: file
+            .and_then(|file| file.dhcp.as_ref())
+            .is_some_and(|dhcp| dhcp.value),
         rx: file.map_or_else(Limit::default, |file| Limit::of(&file.rx)),
         tx: file.map_or_else(Limit::default, |file| Limit::of(&file.tx)),
     }

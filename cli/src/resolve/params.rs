@@ -88,6 +88,7 @@ mod tests {
             mac: [2, 0, 0, 0, 0, 1],
             queues: Queues::AtMost(1),
             mtu: None,
+            dhcp: false,
             rx: Limit::default(),
             tx: Limit::default(),
         }]

@@ -3,7 +3,7 @@
 use devices::blk::{Access, BlkConfig, Discard, Engine};
 use devices::device::DeviceId;
 use devices::fs::{FsConfig, OnExit};
-use devices::net::{MacAddr, NetConfig};
+use devices::net::{Lease, MacAddr, NetConfig};
 use devices::rate_limit::{Limits, Rate};
 use devices::registry::{DeviceConfig, Position};
 use devices::rng::RngConfig;
@@ -21,7 +21,10 @@ const RNG_ID: &str = "rng0";
 /// The machine of a slot.
 pub(crate) fn vm_config(slot: &Slot) -> VmConfig {
     let disks = slot.disks.iter().map(|disk| DeviceConfig::Blk(blk(disk)));
-    let nics = slot.nics.iter().map(|nic| DeviceConfig::Net(net(nic)));
+    let nics = slot
+        .nics
+        .iter()
+        .map(|nic| DeviceConfig::Net(net(slot, nic)));
     let shares = slot.shares.iter().map(|share| DeviceConfig::Fs(fs(share)));
     let rng = DeviceConfig::Rng(RngConfig {
         id: DeviceId::new(RNG_ID),
@@ -78,14 +81,30 @@ fn blk(disk: &Disk) -> BlkConfig {
     }
 }
 
-fn net(nic: &Nic) -> NetConfig {
+fn net(slot: &Slot, nic: &Nic) -> NetConfig {
     NetConfig {
         id: nic_id(nic),
         position: Position(nic.position),
         mac: MacAddr(nic.mac),
         mtu: nic.mtu,
+        dhcp: nic.dhcp.then(|| lease(slot, nic)),
         rx_limits: limits(nic.rx),
         tx_limits: limits(nic.tx),
+    }
+}
+
+/// What kernel parameters would tell the guest of its first card.
+fn lease(slot: &Slot, nic: &Nic) -> Lease {
+    let net = slot.net();
+    let gateway = net.gateway();
+    Lease {
+        mac: MacAddr(nic.mac),
+        address: net.guest(),
+        prefix_len: gateway.prefix_len(),
+        gateway: gateway.addr(),
+        dns: vec![gateway.addr()],
+        hostname: slot.name.to_string(),
+        mtu: nic.mtu,
     }
 }
 

@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use devices::registry::DeviceConfig;
+
 use super::*;
 use crate::config::{Cache, ConfigDir, OnBackendExit};
 
@@ -424,4 +426,34 @@ fn a_burst_without_a_rate_is_refused() {
     ] {
         assert_eq!(error(slot), expected, "{slot}");
     }
+}
+
+#[test]
+fn a_card_that_answers_dhcp_tells_the_addresses_of_its_slot() {
+    let slot = "[boot]\nidentity = \"none\"\n[[net]]\ndhcp = true\nmtu = 1400\n";
+    let slot = resolve("slot7", HOST, slot).unwrap();
+    let machine = plan::vm_config(&slot);
+    let lease = machine.devices.iter().find_map(|device| match device {
+        DeviceConfig::Net(card) => card.dhcp.clone(),
+        _ => None,
+    });
+    let lease = lease.unwrap();
+    assert_eq!(lease.mac.0, [2, 0, 0, 0, 0, 7]);
+    assert_eq!(lease.address.to_string(), "10.7.0.2");
+    assert_eq!(
+        (lease.gateway.to_string(), lease.prefix_len),
+        ("10.7.0.1".to_owned(), 24)
+    );
+    assert_eq!((lease.hostname.as_str(), lease.mtu), ("slot7", Some(1400)));
+}
+
+#[test]
+fn only_the_first_card_has_addresses_to_tell() {
+    let second =
+        "[[net]]\n[[net]]\ntap = \"t\"\nmac = \"02:00:00:00:01:01\"\nposition = 9\ndhcp = true\n";
+    let found = error(second);
+    assert!(
+        found.contains("`net[1].dhcp`: only the first network card has addresses"),
+        "{found}"
+    );
 }

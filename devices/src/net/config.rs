@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::Lease;
 use crate::device::DeviceId;
 use crate::rate_limit::Limits;
 use crate::registry::Position;
@@ -17,6 +18,8 @@ pub struct NetConfig {
     pub mac: MacAddr,
     /// Offered as `VIRTIO_NET_F_MTU` when given; 68 to 65535.
     pub mtu: Option<u16>,
+    /// Answers the guest's DHCP requests with this lease.
+    pub dhcp: Option<Lease>,
     /// How fast the guest may receive.
     pub rx_limits: Limits,
     /// How fast the guest may send.
@@ -31,6 +34,7 @@ impl NetConfig {
             position,
             mac,
             mtu: None,
+            dhcp: None,
             rx_limits: Limits::default(),
             tx_limits: Limits::default(),
         }

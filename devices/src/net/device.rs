@@ -13,7 +13,7 @@ use super::ring::Ring;
 use super::session::{Limiters, Session};
 use super::state::Settings;
 use super::{
-    CONTROL_QUEUE_SIZE, MAX_QUEUE_PAIRS, NetConfig, NetCounters, NetStateV1, QUEUE_SIZE, Tap,
+    CONTROL_QUEUE_SIZE, Lease, MAX_QUEUE_PAIRS, NetConfig, NetCounters, NetStateV1, QUEUE_SIZE, Tap,
 };
 use crate::device::{
     ActivateError, Activation, ActiveQueue, DeviceError, DeviceId, DeviceKind, DeviceSpec, Stopped,
@@ -36,6 +36,7 @@ pub struct Net {
     taps: Vec<Arc<Tap>>,
     counters: Arc<NetCounters>,
     limiters: Limiters,
+    lease: Option<Arc<Lease>>,
     faults: Arc<LogLimit>,
     settings: Settings,
     running: Option<Running>,
@@ -94,6 +95,7 @@ impl Net {
             taps: taps.into_iter().map(Arc::new).collect(),
             counters: Arc::default(),
             limiters: Limiters::new(config),
+            lease: config.dhcp.clone().map(Arc::new),
             faults: Arc::default(),
             settings: saved.map_or(Settings::fresh(0), NetStateV1::settings),
             running: None,
@@ -133,6 +135,7 @@ impl Net {
             interrupt: run.interrupt.clone(),
             counters: self.counters.clone(),
             limiters: self.limiters.clone(),
+            lease: self.lease.clone(),
             faults: self.faults.clone(),
             faulted: AtomicBool::new(false),
         });

@@ -30,6 +30,7 @@ mod config;
 mod control;
 mod counters;
 mod device;
+mod dhcp;
 mod features;
 mod lanes;
 mod pair;
@@ -49,6 +50,7 @@ mod tx;
 pub use config::{MacAddr, NetConfig};
 pub use counters::{NetCounters, NetCounts};
 pub use device::Net;
+pub use dhcp::Lease;
 pub use state::NetStateV1;
 pub use tap::{Offloads, Tap, TapError};
 

@@ -89,13 +89,16 @@ impl Pair {
             buffers,
             counters,
             limiters,
+            lease,
             ..
         } = &*session;
         let rx = Ring::new(queues.rx, memory.clone());
         let tx = Ring::new(queues.tx, memory.clone());
         Ok(Self {
             rx: Rx::new(rx, *buffers, counters.clone()).with_pacer(limiters.rx_pacer()?),
-            tx: Tx::new(tx, counters.clone()).with_pacer(limiters.tx_pacer()?),
+            tx: Tx::new(tx, counters.clone())
+                .with_pacer(limiters.tx_pacer()?)
+                .with_lease(lease.clone()),
             session,
             tap,
             rx_waits: Waiting::Ready,
@@ -131,6 +134,12 @@ impl Pair {
             };
             if self.tx.ring().take_signal()? {
                 self.session.interrupt.signal_queue(self.tx.queue().index);
+            }
+        }
+        for reply in self.tx.take_replies() {
+            self.rx.inject(reply);
+            if self.rx_waits != Waiting::ForTokens {
+                self.rx_waits = Waiting::Ready;
             }
         }
         if self.rx_waits == Waiting::Ready {

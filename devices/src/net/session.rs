@@ -8,7 +8,7 @@ use std::time::Instant;
 use tracing::warn;
 
 use super::rx::Buffers;
-use super::{NetConfig, NetCounters};
+use super::{Lease, NetConfig, NetCounters};
 use crate::device::{ActiveQueue, DeviceId, Memory};
 use crate::fault::QueueFault;
 use crate::interrupt::Interrupt;
@@ -82,6 +82,8 @@ pub(super) struct Session {
     pub(super) buffers: Buffers,
     pub(super) counters: Arc<NetCounters>,
     pub(super) limiters: Limiters,
+    /// What the guest's DHCP requests are answered with.
+    pub(super) lease: Option<Arc<Lease>>,
     pub(super) faults: Arc<LogLimit>,
     /// The driver broke the protocol; its queues are left alone, whichever of them it was.
     pub(super) faulted: AtomicBool,

@@ -119,6 +119,24 @@ impl GuestPieces {
         result(read)
     }
 
+    /// Copies the first bytes, counted over all pieces, as far as there are any and `bytes` has room;
+    /// returns how many. The guest may change them at any time, before and after.
+    pub(super) fn load(&self, bytes: &mut [u8]) -> usize {
+        let mut loaded = 0;
+        for Piece(vec) in &self.pieces {
+            let room = bytes.get_mut(loaded..).unwrap_or_default();
+            if room.is_empty() {
+                break;
+            }
+            // SAFETY: the piece is mapped guest memory of that length by the invariant of
+            // `GuestPieces`, and the slice does not outlive `self`. Volatile slices tolerate a guest
+            // that writes the same bytes.
+            let piece = unsafe { VolatileSlice::new(vec.iov_base.cast(), vec.iov_len) };
+            loaded += piece.copy_to(room);
+        }
+        loaded
+    }
+
     /// Overwrites the bytes from `offset` on, counted over all pieces. Bytes beyond the last piece
     /// are ignored.
     pub(super) fn store(&self, offset: usize, bytes: &[u8]) {

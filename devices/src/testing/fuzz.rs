@@ -14,6 +14,8 @@ use crate::bus::BusDevice;
 use crate::device::Memory;
 use crate::fs::refuse_all;
 use crate::legacy::ioapic::{self, IoApic, Line, MsiMessage, RouteSink};
+use crate::net::testing::answer_dhcp;
+use crate::net::{Lease, MacAddr};
 use crate::rng::Requests;
 use crate::state::StateBlob;
 use crate::transport::TransportState;
@@ -75,6 +77,33 @@ pub fn vsock_packets(input: &[u8]) {
         }
     }
     assert!(mux.connections() <= 8, "one for each pair of ports");
+}
+
+/// `input` as what a guest sends to its DHCP server: a whole frame, and a message in a sound frame.
+pub fn dhcp(input: &[u8]) {
+    let lease = Lease {
+        mac: MacAddr([2, 0, 0, 0, 0, 1]),
+        address: [10, 1, 0, 2].into(),
+        prefix_len: 24,
+        gateway: [10, 1, 0, 1].into(),
+        dns: vec![[10, 1, 0, 1].into()],
+        hostname: "slot1".to_owned(),
+        mtu: Some(1500),
+    };
+    answer_dhcp(&lease, input);
+    let message = input.get(..1400).unwrap_or(input);
+    let udp_bytes = u16::try_from(8 + message.len()).unwrap();
+    let mut frame = vec![0xff; 12];
+    frame.extend([8, 0, 0x45, 0]);
+    frame.extend((20 + udp_bytes).to_be_bytes());
+    frame.extend([0, 0, 0, 0, 64, 17, 0, 0, 0, 0, 0, 0, 255, 255, 255, 255]);
+    frame.extend([0, 68, 0, 67]);
+    frame.extend(udp_bytes.to_be_bytes());
+    frame.extend([0, 0]);
+    frame.extend(message);
+    if let Some(answer) = answer_dhcp(&lease, &frame) {
+        assert!((342..=1514).contains(&answer.len()));
+    }
 }
 
 /// `input` as the saved state of the device that its first byte picks, and of its transport. What

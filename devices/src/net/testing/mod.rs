@@ -10,7 +10,15 @@ use std::thread;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 
-use super::{Tap, TapError};
+use super::{Lease, Tap, TapError, dhcp};
+
+/// What a card with `lease` answers to `frame`, an Ethernet frame, if it is a request for DHCP.
+pub fn answer_dhcp(lease: &Lease, frame: &[u8]) -> Option<Vec<u8>> {
+    if dhcp::is_for_server(frame, lease.gateway) {
+        return dhcp::answer(lease, frame);
+    }
+    None
+}
 
 /// A tap and the host's end of it. The namespace goes when both are dropped.
 #[derive(Debug)]

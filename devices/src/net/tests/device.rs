@@ -7,7 +7,7 @@ use virtio_bindings::virtio_net::{
 use virtio_bindings::virtio_ring::VIRTIO_RING_F_EVENT_IDX;
 use virtio_queue::QueueT;
 
-use super::super::{MacAddr, Net, NetConfig, NetStateV1};
+use super::super::{Lease, MacAddr, Net, NetConfig, NetStateV1};
 use super::*;
 use crate::device::{ActivateError, DeviceId, VirtioDevice};
 use crate::rate_limit::{Limits, Rate};
@@ -56,6 +56,74 @@ fn limited_card_moves_everything_in_the_end() {
         assert_eq!(bench.receive(&sent), delivered(&sent, 1));
     }
     assert!(!bench.irq.is_reset_needed());
+}
+
+/// A DISCOVER as a guest sends it, virtio header included; addressed to all.
+fn discover() -> Vec<u8> {
+    let mut message = vec![0; 240];
+    message[..4].copy_from_slice(&[1, 1, 6, 0]);
+    message[28..34].copy_from_slice(&MAC.0);
+    message[236..].copy_from_slice(&[99, 130, 83, 99]);
+    message.extend([53, 1, 1, 255]);
+    let udp_bytes = u16::try_from(8 + message.len()).unwrap();
+    let mut frame = vec![0; HEADER_BYTES];
+    frame.extend([0xff; 6]);
+    frame.extend(MAC.0);
+    frame.extend([8, 0, 0x45, 0]);
+    frame.extend((20 + udp_bytes).to_be_bytes());
+    frame.extend([0, 0, 0, 0, 64, 17, 0, 0, 0, 0, 0, 0, 255, 255, 255, 255]);
+    frame.extend([0, 68, 0, 67]);
+    frame.extend(udp_bytes.to_be_bytes());
+    frame.extend([0, 0]);
+    frame.extend(message);
+    frame
+}
+
+#[test]
+fn dhcp_request_is_answered_by_the_card_and_stays_off_the_wire() {
+    let lease = Lease {
+        mac: MAC,
+        address: [10, 1, 0, 2].into(),
+        prefix_len: 24,
+        gateway: [10, 1, 0, 1].into(),
+        dns: Vec::new(),
+        hostname: "slot1".to_owned(),
+        mtu: None,
+    };
+    let serving = NetConfig {
+        dhcp: Some(lease),
+        ..config()
+    };
+    let mut bench = Bench::new();
+    let (tap, host) = wire();
+    host.set_nonblocking(false).unwrap();
+    (bench.card, bench.host) = (Net::build(&serving, vec![tap], None).unwrap(), host);
+    bench.activate();
+
+    // Without buffers the answer waits; a flood of requests has an answer to the first few.
+    for _ in 0..30 {
+        bench.tx.add(&[Part::Readable(&discover())]);
+    }
+    let other = frame(1, 100);
+    bench.tx.add(&[Part::Readable(&other)]);
+    bench.tx.kick();
+    assert_eq!(bench.on_the_wire(), other, "the only frame on the wire");
+    for _ in 0..2 {
+        bench.rx.add(&[Part::Writable(1536)]);
+    }
+    bench.rx.kick();
+    for _ in 0..2 {
+        let offer = bench.received();
+        assert_eq!(offer[..HEADER_BYTES], [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0]);
+        let message = &offer[HEADER_BYTES + 42..];
+        assert_eq!(
+            (message[0], &message[16..20]),
+            (2, [10, 1, 0, 2].as_slice())
+        );
+    }
+    bench.card.stop().unwrap();
+    bench.host.set_nonblocking(true).unwrap();
+    assert!(receive_all(&bench.host).is_empty());
 }
 
 fn card(tap: Tap) -> Net {
