@@ -66,12 +66,53 @@ fn exchange() -> Result<()> {
     Ok(())
 }
 
+/// Threads of ours that serve queues, beside the card's own.
+fn pair_threads(pid: u32) -> Result<usize> {
+    let mut threads = 0;
+    for thread in std::fs::read_dir(format!("/proc/{pid}/task"))? {
+        let name = std::fs::read_to_string(thread?.path().join("comm"))?;
+        threads += usize::from(name.starts_with("net0."));
+    }
+    Ok(threads)
+}
+
 #[test]
 fn two_cpus_use_two_pairs_through_a_pause_and_a_restart_of_the_card() -> Result<()> {
+    use_two_pairs("", 1)
+}
+
+#[test]
+fn pairs_that_the_kernel_serves_do_as_well() -> Result<()> {
+    use_two_pairs("[[net]]\nvhost = true\n", 0)
+}
+
+#[test]
+fn kernel_that_is_not_allowed_to_serve_a_card_is_an_error_unless_it_may_be_absent() -> Result<()> {
     let Some(lab) = Lab::enter()? else {
         return Ok(());
     };
-    let slot = lab.slot(SLOT)?;
+    let slot = lab.slot("[[net]]\nvhost = true\n")?;
+    let none = None::<&str>;
+    nix::mount::mount(
+        Some("/dev/null"),
+        "/dev/vhost-net",
+        none,
+        nix::mount::MsFlags::MS_BIND,
+        none,
+    )?;
+    slot.call(&["run", "slot1"])?.expect_error(31, "vhost")?;
+    slot.write_slot("[[net]]\nvhost = \"auto\"\n")?;
+    let vm = slot.boot()?;
+    assert!(net::answers_ping()?);
+    vm.power_off()?;
+    Ok(())
+}
+
+fn use_two_pairs(net: &str, threads: usize) -> Result<()> {
+    let Some(lab) = Lab::enter()? else {
+        return Ok(());
+    };
+    let slot = lab.slot(&format!("{SLOT}{net}"))?;
     replace_tap(&slot, &["multi_queue", "vnet_hdr"])?;
     let mut vm = slot.boot()?;
     assert!(net::answers_ping()?);
@@ -81,6 +122,7 @@ fn two_cpus_use_two_pairs_through_a_pause_and_a_restart_of_the_card() -> Result<
         "rx-0 rx-1 tx-0 tx-1"
     );
     assert_eq!(attached_queues(), 2);
+    assert_eq!(pair_threads(vm.pid())?, threads);
     for port in 0..STREAMS {
         vm.guest.run(&format!(
             "(while :; do nc -l -p 700{port} -e cat; done) 2>/dev/null &"

@@ -13,6 +13,9 @@ pub enum QueueFault {
         #[source]
         source: virtio_queue::Error,
     },
+    /// A broken ring or chain of a queue that the host's kernel serves; it does not say which.
+    #[error("A queue that the host's kernel serves is broken")]
+    Kernel,
     /// A chain does not have the form the device type asks for.
     #[error("Queue {queue}: malformed request, {reason}")]
     Malformed {

@@ -6,7 +6,7 @@ use std::fs::File;
 use crate::blk::{Blk, BlkConfig};
 use crate::device::{DeviceId, VirtioDevice};
 use crate::fs::{Fs, FsConfig};
-use crate::net::{Net, NetConfig, Tap};
+use crate::net::{Net, NetConfig, NetHost};
 use crate::rng::{Rng, RngConfig};
 use crate::state::{StateBlob, StateError};
 use crate::vhost_user::{Connect, VhostUserError};
@@ -78,7 +78,7 @@ impl DeviceConfig {
     ) -> Result<Box<dyn VirtioDevice>, BuildError> {
         Ok(match self {
             Self::Blk(config) => Box::new(Blk::build(config, host.take_disk(&config.id)?, saved)?),
-            Self::Net(config) => Box::new(Net::build(config, host.take_taps(&config.id)?, saved)?),
+            Self::Net(config) => Box::new(Net::build(config, host.take_net(&config.id)?, saved)?),
             Self::Rng(config) => Box::new(Rng::build(config, saved)?),
             Self::Fs(config) => Box::new(Fs::build(config, host.take_backend(&config.id)?, saved)?),
             Self::Vsock(config) => {
@@ -93,7 +93,7 @@ impl DeviceConfig {
 #[derive(Debug, Default)]
 pub struct HostHandles {
     disks: BTreeMap<DeviceId, File>,
-    taps: BTreeMap<DeviceId, Vec<Tap>>,
+    nets: BTreeMap<DeviceId, NetHost>,
     backends: BTreeMap<DeviceId, Box<dyn Connect>>,
     vsocks: BTreeMap<DeviceId, VsockHost>,
 }
@@ -104,9 +104,9 @@ impl HostHandles {
         self.disks.insert(id, file);
     }
 
-    /// Adds the open queues of a tap, one per queue pair.
-    pub fn add_taps(&mut self, id: DeviceId, taps: Vec<Tap>) {
-        self.taps.insert(id, taps);
+    /// Adds the host's end of a network card: the open queues of a tap, one per queue pair.
+    pub fn add_net(&mut self, id: DeviceId, host: impl Into<NetHost>) {
+        self.nets.insert(id, host.into());
     }
 
     /// Adds the way to the backend of a shared directory.
@@ -126,8 +126,8 @@ impl HostHandles {
         })
     }
 
-    fn take_taps(&mut self, id: &DeviceId) -> Result<Vec<Tap>, BuildError> {
-        self.taps.remove(id).ok_or_else(|| BuildError::NoHandle {
+    fn take_net(&mut self, id: &DeviceId) -> Result<NetHost, BuildError> {
+        self.nets.remove(id).ok_or_else(|| BuildError::NoHandle {
             id: id.clone(),
             handle: "tap",
         })

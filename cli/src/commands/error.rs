@@ -42,6 +42,9 @@ pub(crate) enum CommandError {
     /// A tap cannot be opened.
     #[error(transparent)]
     Tap(#[from] TapError),
+    /// The kernel does not serve a card.
+    #[error(transparent)]
+    Vhost(#[from] crate::tap::VhostError),
     /// An open tap does not suit.
     #[error(transparent)]
     TapSettings(#[from] devices::net::TapError),
@@ -144,6 +147,7 @@ impl CommandError {
             Self::FsBackend(fs_backend::RunError::Daemon(_)) => Exit::Failed,
             Self::FsBackend(_)
             | Self::Tap(_)
+            | Self::Vhost(_)
             | Self::TapSettings(_)
             | Self::Share(_)
             | Self::Inspect(_)

@@ -96,7 +96,7 @@ fn open_handles(slot: &Slot) -> Result<HostHandles, CommandError> {
         handles.add_disk(plan::disk_id(disk), disk::open(disk)?);
     }
     for nic in &slot.nics {
-        handles.add_taps(plan::nic_id(nic), tap::open(nic)?);
+        handles.add_net(plan::nic_id(nic), tap::open(nic)?);
     }
     Ok(handles)
 }

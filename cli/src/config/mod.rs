@@ -30,4 +30,4 @@ pub(crate) use problem::{Located, Location, Problem};
 pub(crate) use reader::Ranged;
 pub(crate) use share::{Cache, FsFile, OnBackendExit};
 pub(crate) use slot::{BootFile, DataFile, DiskFile, DiskTuning, LimitFile, NetFile, Setting};
-pub(crate) use values::{AbsolutePath, ByteSize, Discovery, Engine, Identity};
+pub(crate) use values::{AbsolutePath, ByteSize, Discovery, Engine, Identity, Vhost};

@@ -9,6 +9,7 @@ use super::reader::{Ranged, Table};
 use super::share::FsFile;
 use super::values::{
     AbsolutePath, ByteSize, Discovery, Engine, Identity, KernelParam, Label, Mac, Serial, SizeMib,
+    Vhost,
 };
 
 /// A value that may be set, with its place.
@@ -133,6 +134,8 @@ pub(crate) struct NetFile {
     pub(crate) mtu: Setting<Ranged<68, 65535>>,
     /// `queues`: pairs of queues.
     pub(crate) queues: Setting<Ranged<1, 8>>,
+    /// `vhost`: whether the kernel serves the queues.
+    pub(crate) vhost: Setting<Vhost>,
     /// `dhcp`: whether requests are answered.
     pub(crate) dhcp: Setting<bool>,
     /// `rx`: how fast the guest may receive.
@@ -274,6 +277,7 @@ impl NetFile {
             mac: table.get("mac"),
             mtu: table.get("mtu"),
             queues: table.get("queues"),
+            vhost: table.get("vhost"),
             dhcp: table.get("dhcp"),
             rx: LimitFile::read(table.table("rx")),
             tx: LimitFile::read(table.table("tx")),

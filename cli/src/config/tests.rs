@@ -129,6 +129,10 @@ fn a_wrong_value_says_what_was_expected_and_found() {
         ),
         ("boot.bootstrap = \"\"", "expected text, found none"),
         (
+            "net = [{ vhost = \"always\" }]",
+            "expected true, false or \"auto\", found the text \"always\"",
+        ),
+        (
             "net = [{ queues = 9 }]",
             "expected a whole number from 1 to 8, found the number 9",
         ),

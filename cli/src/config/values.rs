@@ -4,6 +4,7 @@ use std::num::NonZeroU64;
 use std::path::PathBuf;
 
 use hostnet::slot::{InterfaceName, SlotIndex, SlotName};
+use serde::Serialize;
 use uuid::Uuid;
 
 use super::node::{Node, Value};
@@ -148,6 +149,30 @@ impl FromNode for Identity {
             node,
             &[("kernel-params", Self::KernelParams), ("none", Self::None)],
         )
+    }
+}
+
+/// Whether the host's kernel serves a network card's queues.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Vhost {
+    /// It does not.
+    #[default]
+    Off,
+    /// It does where it can.
+    Auto,
+    /// It has to.
+    On,
+}
+
+impl FromNode for Vhost {
+    fn from_node(node: &Node) -> Result<Self, String> {
+        match &node.value {
+            Value::Bool(true) => Ok(Self::On),
+            Value::Bool(false) => Ok(Self::Off),
+            Value::Text(text) if text == "auto" => Ok(Self::Auto),
+            other => Err(expected("true, false or \"auto\"", other)),
+        }
     }
 }
 

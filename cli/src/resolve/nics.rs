@@ -4,7 +4,7 @@ use hostnet::slot::{InterfaceName, NameError, SlotNet};
 use serde::{Serialize, Serializer};
 
 use super::limits::{self, Limit};
-use crate::config::{LoadedSlot, Located, NetFile, Problem};
+use crate::config::{LoadedSlot, Located, NetFile, Problem, Vhost};
 
 /// Position of the first network card, behind every disk.
 const FIRST_POSITION: u8 = 8;
@@ -33,6 +33,8 @@ pub(crate) struct Nic {
     pub(crate) queues: Queues,
     /// Largest packet offered to the guest, or nothing for the guest's own choice.
     pub(crate) mtu: Option<u16>,
+    /// Whether the host's kernel serves the queues.
+    pub(crate) vhost: Vhost,
     /// Whether the card answers DHCP requests with the slot's addresses.
     pub(crate) dhcp: bool,
     /// How fast the guest may receive.
@@ -95,6 +97,7 @@ pub(super) fn resolve(loaded: &LoadedSlot, net: &SlotNet, problems: &mut Vec<Pro
     for file in loaded.file.nets.iter().flatten() {
         limits::check(&file.rx, problems);
         limits::check(&file.tx, problems);
+        check_vhost(file, problems);
     }
     nics.sort_by_key(|nic| nic.position);
     nics
@@ -166,6 +169,37 @@ fn additional(file: &NetFile, problems: &mut Vec<Problem>) -> Option<Nic> {
     ))
 }
 
+/// "auto" means no where the kernel could not do what else is set; [`check_vhost`] refuses "yes".
+fn vhost(file: Option<&NetFile>) -> Vhost {
+    let set = file.and_then(|file| file.vhost.as_ref());
+    let set = set.map_or_else(Vhost::default, |vhost| vhost.value);
+    match file.and_then(beyond_vhost) {
+        Some(_) if set == Vhost::Auto => Vhost::Off,
+        _ => set,
+    }
+}
+
+/// A key that asks for what only we can do with frames.
+fn beyond_vhost(file: &NetFile) -> Option<&'static str> {
+    let dhcp = file.dhcp.as_ref().is_some_and(|dhcp| dhcp.value);
+    [
+        (dhcp, "dhcp"),
+        (Limit::of(&file.rx) != Limit::default(), "rx"),
+        (Limit::of(&file.tx) != Limit::default(), "tx"),
+    ]
+    .into_iter()
+    .find_map(|(set, key)| set.then_some(key))
+}
+
+fn check_vhost(file: &NetFile, problems: &mut Vec<Problem>) {
+    let vhost = file.vhost.as_ref().filter(|vhost| vhost.value == Vhost::On);
+    if let (Some(vhost), Some(key)) = (vhost, beyond_vhost(file)) {
+        problems.push(vhost.problem(format!(
+            "the kernel serves the queues then, and `{key}` is beyond it: remove one of them"
+        )));
+    }
+}
+
 fn position(file: Option<&NetFile>) -> Option<u8> {
     u8::try_from(file?.position.as_ref()?.value.0).ok()
 }
@@ -188,6 +222,7 @@ fn nic(
         mac,
         queues: queues.map_or(Queues::AtMost(MOST_QUEUES), Queues::Set),
         mtu: mtu.and_then(|mtu| u16::try_from(mtu.value.0).ok()),
+        vhost: vhost(file),
         dhcp: file
             .and_then(|file| file.dhcp.as_ref())
             .is_some_and(|dhcp| dhcp.value),

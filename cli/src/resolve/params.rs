@@ -69,6 +69,7 @@ fn address_params(net: &SlotNet) -> [String; 2] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Vhost;
     use crate::resolve::Queues;
     use crate::resolve::limits::Limit;
 
@@ -88,6 +89,7 @@ mod tests {
             mac: [2, 0, 0, 0, 0, 1],
             queues: Queues::AtMost(1),
             mtu: None,
+            vhost: Vhost::Off,
             dhcp: false,
             rx: Limit::default(),
             tx: Limit::default(),

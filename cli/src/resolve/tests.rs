@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use devices::registry::DeviceConfig;
 
 use super::*;
-use crate::config::{Cache, ConfigDir, OnBackendExit};
+use crate::config::{Cache, ConfigDir, OnBackendExit, Vhost};
 
 /// Resolves slot `name` from the given host file and slot file.
 fn resolve(name: &str, host: &str, slot: &str) -> Result<Slot, String> {
@@ -456,4 +456,25 @@ fn only_the_first_card_has_addresses_to_tell() {
         found.contains("`net[1].dhcp`: only the first network card has addresses"),
         "{found}"
     );
+}
+
+#[test]
+fn the_kernel_serves_no_card_that_asks_for_more_than_it_can() {
+    for (more, key) in [
+        ("dhcp = true", "dhcp"),
+        ("rx = { packets = 5 }", "rx"),
+        ("tx = { bandwidth = 5 }", "tx"),
+    ] {
+        let found = error(&format!("[[net]]\nvhost = true\n{more}\n"));
+        let expected = format!("`net[0].vhost`: the kernel serves the queues then, and `{key}` is");
+        assert!(found.contains(&expected), "{found}");
+        let auto = resolve(
+            "slot1",
+            HOST,
+            &format!("[[net]]\nvhost = \"auto\"\n{more}\n"),
+        );
+        assert_eq!(auto.unwrap().nics[0].vhost, Vhost::Off, "{more}");
+    }
+    let auto = resolve("slot1", HOST, "[[net]]\nvhost = \"auto\"\n").unwrap();
+    assert_eq!(auto.nics[0].vhost, Vhost::Auto);
 }

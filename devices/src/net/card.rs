@@ -11,11 +11,12 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 use super::Burst;
 use super::control::{Ack, Command, Control};
 use super::features;
-use super::lanes::{LaneError, Lanes};
+use super::lanes::{LaneError, Lanes, kernel_failed};
 use super::pair::{self, Pair};
 use super::session::Session;
 use super::state::Settings;
 use super::tap::Tap;
+use super::vhost::KernelPair;
 use crate::device::{ActiveQueue, DeviceError};
 use crate::fault::QueueFault;
 use crate::worker::{Handler, Source};
@@ -24,15 +25,25 @@ use crate::worker::{Handler, Source};
 const CONTROL: u32 = pair::TOKENS;
 /// A full burst of commands left some behind.
 const RESUME: u32 = pair::TOKENS + 1;
+/// The kernel, which serves the pairs, met a broken ring.
+const ERROR: u32 = pair::TOKENS + 2;
 
 /// A card at work.
 pub(super) struct Card {
     session: Arc<Session>,
-    first: Pair,
+    first: First,
     lanes: Lanes,
     control: Option<Control>,
     governor: Governor,
     resume: EventFd,
+}
+
+/// Who serves the first pair.
+pub(super) enum First {
+    /// The card's own thread.
+    Here(Box<Pair>),
+    /// The kernel.
+    Kernel(KernelPair),
 }
 
 /// What commands are checked against and change.
@@ -47,7 +58,7 @@ pub(super) struct Governor {
 
 impl Card {
     pub(super) fn new(
-        first: Pair,
+        first: First,
         lanes: Lanes,
         control: Option<Control>,
         (session, governor): (Arc<Session>, Governor),
@@ -64,10 +75,26 @@ impl Card {
 
     /// All queues, and the settings as the driver left them.
     pub(super) fn into_parts(self) -> Result<(Vec<ActiveQueue>, Settings), DeviceError> {
-        let mut queues = self.lanes.into_queues()?;
-        queues.extend(self.first.into_queues().into_array());
+        // Whatever becomes of the first pair, the others' threads end.
+        let further = self.lanes.into_queues();
+        let first = match self.first {
+            First::Here(pair) => pair.into_queues(),
+            First::Kernel(pair) => pair.stop().map_err(kernel_failed)?,
+        };
+        let mut queues = further?;
+        queues.extend(first.into_array());
         queues.extend(self.control.map(Control::into_queue));
         Ok((queues, self.governor.settings))
+    }
+
+    /// The kernel met a broken ring; it does not say which.
+    fn halt_kernel(&mut self) {
+        if let First::Kernel(pair) = &self.first {
+            // A kernel that refuses has nothing in its hands either.
+            let _ = pair.halt();
+        }
+        self.lanes.halt();
+        self.session.fault(&QueueFault::Kernel);
     }
 
     fn obey_commands(&mut self) {
@@ -144,26 +171,40 @@ impl Handler for Card {
             events: EventSet::IN | EventSet::EDGE_TRIGGERED,
         };
         let control = self.control.as_ref();
-        let mut sources = self.first.sources();
+        let mut sources = match &self.first {
+            First::Here(pair) => pair.sources(),
+            First::Kernel(_) => Vec::new(),
+        };
+        let lines = self.session.lines.as_ref();
+        sources.extend(lines.map(|lines| edge(&lines.error, ERROR)));
         sources.extend(control.map(|control| edge(&control.queue().kick, CONTROL)));
         sources.push(edge(&self.resume, RESUME));
         sources
     }
 
     fn start(&mut self) {
-        self.first.start();
+        if let First::Here(pair) = &mut self.first {
+            pair.start();
+        }
         self.obey_commands();
     }
 
     fn handle(&mut self, token: u32) {
         match token {
             CONTROL | RESUME => self.obey_commands(),
-            token => self.first.handle(token),
+            ERROR => self.halt_kernel(),
+            token => {
+                if let First::Here(pair) = &mut self.first {
+                    pair.handle(token);
+                }
+            }
         }
     }
 
     fn drain(&mut self) {
-        self.first.drain();
+        if let First::Here(pair) = &mut self.first {
+            pair.drain();
+        }
         let Session { id, counters, .. } = &*self.session;
         debug!(device = %id, counts = ?counters.read(), "Network card stops");
     }

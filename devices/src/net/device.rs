@@ -3,17 +3,21 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use super::card::{Card, Governor};
+use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+
+use super::card::{Card, First, Governor};
 use super::control::Control;
 use super::features::{config_space, offered, offloads, receive_form};
 use super::lanes::{LaneError, Lanes};
 use super::pair::Pair;
 use super::queues::Queues;
 use super::ring::Ring;
-use super::session::{Limiters, Session};
+use super::session::{End, Limiters, PairQueues, Session};
 use super::state::Settings;
+use super::vhost::{KernelPair, Lines};
 use super::{
-    CONTROL_QUEUE_SIZE, Lease, MAX_QUEUE_PAIRS, NetConfig, NetCounters, NetStateV1, QUEUE_SIZE, Tap,
+    CONTROL_QUEUE_SIZE, Lease, MAX_QUEUE_PAIRS, NetConfig, NetCounters, NetStateV1, QUEUE_SIZE,
+    Tap, VhostNet,
 };
 use crate::device::{
     ActivateError, Activation, ActiveQueue, DeviceError, DeviceId, DeviceKind, DeviceSpec, Stopped,
@@ -32,14 +36,31 @@ pub struct Net {
     id: DeviceId,
     spec: DeviceSpec,
     config_space: [u8; 12],
-    /// The queues of its tap, one per pair.
-    taps: Vec<Arc<Tap>>,
+    /// The queues of its tap, one per pair, and who serves them.
+    ends: Vec<End>,
     counters: Arc<NetCounters>,
     limiters: Limiters,
     lease: Option<Arc<Lease>>,
     faults: Arc<LogLimit>,
     settings: Settings,
     running: Option<Running>,
+}
+
+/// What a card has of the host, open.
+#[derive(Debug)]
+pub struct NetHost {
+    /// The queues of its tap, one per pair.
+    pub taps: Vec<Tap>,
+    /// As many vhost-net descriptors when the kernel is to serve the pairs, or none.
+    pub vhost: Vec<VhostNet>,
+}
+
+impl From<Vec<Tap>> for NetHost {
+    /// A card that serves its pairs itself.
+    fn from(taps: Vec<Tap>) -> Self {
+        let vhost = Vec::new();
+        Self { taps, vhost }
+    }
 }
 
 /// A card between activation and stop.
@@ -58,9 +79,10 @@ impl Net {
     /// saved state is not that of such a card.
     pub fn build(
         config: &NetConfig,
-        taps: Vec<Tap>,
+        host: impl Into<NetHost>,
         saved: Option<StateBlob>,
     ) -> Result<Self, BuildError> {
+        let NetHost { taps, vhost } = host.into();
         let unfit = |reason: String| BuildError::Unfit {
             id: config.id.clone(),
             reason,
@@ -75,6 +97,7 @@ impl Net {
         if config.mtu.is_some_and(|mtu| mtu < MIN_MTU) {
             return Err(unfit(format!("MTU is below {MIN_MTU}")));
         }
+        check_vhost(config, &taps, &vhost).map_err(unfit)?;
         let saved = saved
             .map(|blob| NetStateV1::checked(&blob, count))
             .transpose();
@@ -92,7 +115,7 @@ impl Net {
                 queue_sizes,
             },
             config_space: config_space(config, count),
-            taps: taps.into_iter().map(Arc::new).collect(),
+            ends: ends(taps, vhost),
             counters: Arc::default(),
             limiters: Limiters::new(config),
             lease: config.dhcp.clone().map(Arc::new),
@@ -120,16 +143,30 @@ impl Net {
         }
     }
 
+    /// Eventfds for the kernel, when it serves the pairs.
+    fn lines(&self, run: &Activation) -> std::io::Result<Option<Lines>> {
+        if !self.ends.iter().any(|end| end.vhost.is_some()) {
+            return Ok(None);
+        }
+        Ok(Some(Lines {
+            call: run.interrupt.external()?,
+            error: EventFd::new(EFD_NONBLOCK)?,
+        }))
+    }
+
     fn start(&mut self, mut run: Activation) -> Result<Running, ActivateError> {
-        let queues = Queues::sort(&mut run, self.taps.len())?;
+        let queues = Queues::sort(&mut run, self.ends.len())?;
         self.settings = self.settings_for(&run, &queues);
         // There is one: `build` saw to it.
-        let tap = self.taps.first().cloned();
-        let tap = tap.ok_or_else(|| host("use a tap")(std::io::ErrorKind::NotFound.into()))?;
-        tap.set_offloads(offloads(self.settings.offloads))
+        let end = self.ends.first().cloned();
+        let end = end.ok_or_else(|| host("use a tap")(std::io::ErrorKind::NotFound.into()))?;
+        end.tap
+            .set_offloads(offloads(self.settings.offloads))
             .map_err(host("set the tap's offloads"))?;
         let session = Arc::new(Session {
             id: self.id.clone(),
+            features: run.features,
+            lines: self.lines(&run).map_err(host("get an interrupt line"))?,
             buffers: receive_form(&run),
             memory: run.memory,
             interrupt: run.interrupt.clone(),
@@ -139,7 +176,7 @@ impl Net {
             faults: self.faults.clone(),
             faulted: AtomicBool::new(false),
         });
-        let further = self.taps.iter().skip(1).cloned().zip(queues.further);
+        let further = self.ends.iter().skip(1).cloned().zip(queues.further);
         let mut lanes = Lanes::new(session.clone(), further.collect());
         lanes
             .set_active(self.settings.active_pairs.into())
@@ -148,7 +185,7 @@ impl Net {
                 other => host("serve a pair of queues")(std::io::Error::other(other)),
             })?;
         let governor = Governor {
-            tap: tap.clone(),
+            tap: end.tap.clone(),
             features: run.features,
             max_pairs: queues.usable_pairs,
             settings: self.settings,
@@ -157,8 +194,8 @@ impl Net {
             .control
             .map(|queue| Control::new(Ring::new(queue, session.memory.clone())));
         let start_thread = host("start the network card's thread");
-        let work = Pair::new(session.clone(), tap, queues.first)
-            .and_then(|pair| Card::new(pair, lanes, control, (session, governor)))
+        let work = first(&session, end, queues.first)
+            .and_then(|first| Card::new(first, lanes, control, (session, governor)))
             .map_err(&start_thread)?;
         let worker = Worker::spawn(self.id.as_str(), work, run.interrupt).map_err(&start_thread)?;
         Ok(Running {
@@ -166,6 +203,41 @@ impl Net {
             spare: queues.spare,
         })
     }
+}
+
+/// What vhost-net cannot do, or nothing.
+fn check_vhost(config: &NetConfig, taps: &[Tap], vhost: &[VhostNet]) -> Result<(), String> {
+    if vhost.is_empty() {
+        return Ok(());
+    }
+    if vhost.len() != taps.len() {
+        let (found, expected) = (vhost.len(), taps.len());
+        return Err(format!(
+            "{found} vhost-net descriptors were opened, expected {expected}, one per pair of queues"
+        ));
+    }
+    let limited = config.rx_limits.any() || config.tx_limits.any();
+    if limited || config.dhcp.is_some() {
+        return Err("vhost-net can neither limit rates nor answer DHCP".to_owned());
+    }
+    Ok(())
+}
+
+fn ends(taps: Vec<Tap>, vhost: Vec<VhostNet>) -> Vec<End> {
+    let mut vhost = vhost.into_iter();
+    let end = |tap| End {
+        tap: Arc::new(tap),
+        vhost: vhost.next().map(Arc::new),
+    };
+    taps.into_iter().map(end).collect()
+}
+
+fn first(session: &Arc<Session>, end: End, queues: PairQueues) -> std::io::Result<First> {
+    let End { tap, vhost } = end;
+    Ok(match vhost {
+        None => First::Here(Box::new(Pair::new(session.clone(), tap, queues)?)),
+        Some(vhost) => First::Kernel(KernelPair::start(session, &vhost, &tap, queues)?),
+    })
 }
 
 /// What an activation that the host refuses fails with.
@@ -214,7 +286,7 @@ impl VirtioDevice for Net {
             return Err(StateError::Active);
         }
         NetStateV1 {
-            queue_pairs: u16::try_from(self.taps.len()).unwrap_or(MAX_QUEUE_PAIRS),
+            queue_pairs: u16::try_from(self.ends.len()).unwrap_or(MAX_QUEUE_PAIRS),
             active_pairs: self.settings.active_pairs,
             offloads: self.settings.offloads,
         }

@@ -14,8 +14,9 @@ use std::io;
 use std::sync::Arc;
 
 use super::pair::Pair;
-use super::session::{PairQueues, Session};
-use super::tap::{Attached, Tap};
+use super::session::{End, PairQueues, Session};
+use super::tap::Attached;
+use super::vhost::KernelPair;
 use crate::device::{ActiveQueue, DeviceError};
 use crate::worker::Worker;
 
@@ -26,7 +27,7 @@ pub(super) struct Lanes {
 }
 
 struct Lane {
-    tap: Arc<Tap>,
+    end: End,
     state: State,
 }
 
@@ -35,6 +36,8 @@ enum State {
     Idle(Vec<ActiveQueue>),
     /// A thread serves it.
     Served(Worker<Pair>),
+    /// The kernel serves it.
+    Kernel(KernelPair),
 }
 
 /// Why the pairs are not served as the driver wants.
@@ -68,11 +71,11 @@ pub(super) enum LaneError {
 
 impl Lanes {
     /// Pairs that are all idle, each with its queue of the tap.
-    pub(super) fn new(session: Arc<Session>, pairs: Vec<(Arc<Tap>, Vec<ActiveQueue>)>) -> Self {
+    pub(super) fn new(session: Arc<Session>, pairs: Vec<(End, Vec<ActiveQueue>)>) -> Self {
         let lanes = pairs
             .into_iter()
-            .map(|(tap, queues)| Lane {
-                tap,
+            .map(|(end, queues)| Lane {
+                end,
                 state: State::Idle(queues),
             })
             .collect();
@@ -97,6 +100,16 @@ impl Lanes {
         Ok(())
     }
 
+    /// Has the kernel leave the queues alone that it serves.
+    pub(super) fn halt(&self) {
+        for lane in &self.lanes {
+            if let State::Kernel(pair) = &lane.state {
+                // A kernel that refuses has nothing in its hands either.
+                let _ = pair.halt();
+            }
+        }
+    }
+
     /// Ends all threads and returns the queues.
     pub(super) fn into_queues(self) -> Result<Vec<ActiveQueue>, DeviceError> {
         let mut all = Vec::new();
@@ -108,6 +121,10 @@ impl Lanes {
                 State::Served(worker) => match worker.stop() {
                     Ok(pair) => all.extend(pair.into_queues().into_array()),
                     Err(error) => failure = Some(error),
+                },
+                State::Kernel(pair) => match pair.stop() {
+                    Ok(queues) => all.extend(queues.into_array()),
+                    Err(source) => failure = Some(kernel_failed(source)),
                 },
             }
         }
@@ -128,8 +145,14 @@ impl Lane {
             PairQueues::from_enabled(std::mem::take(queues)).ok_or(LaneError::Disabled { pair })?;
         let failed = |source| LaneError::Host { pair, source };
         // Before the thread waits on it: a detached queue cannot be waited on.
-        self.tap.set_attached(Attached::Yes).map_err(failed)?;
-        let work = Pair::new(session.clone(), self.tap.clone(), taken).map_err(failed)?;
+        let End { tap, vhost } = &self.end;
+        tap.set_attached(Attached::Yes).map_err(failed)?;
+        if let Some(vhost) = vhost {
+            let pair = KernelPair::start(session, vhost, tap, taken).map_err(failed)?;
+            self.state = State::Kernel(pair);
+            return Ok(());
+        }
+        let work = Pair::new(session.clone(), tap.clone(), taken).map_err(failed)?;
         let name = format!("{}.{pair}", session.id);
         let worker = Worker::spawn(&name, work, session.interrupt.clone()).map_err(failed)?;
         self.state = State::Served(worker);
@@ -146,10 +169,23 @@ impl Lane {
                 .into_queues()
                 .into_array()
                 .into(),
+            State::Kernel(served) => served
+                .stop()
+                .map_err(|source| LaneError::Host { pair, source })?
+                .into_array()
+                .into(),
         };
         self.state = State::Idle(queues);
-        self.tap
-            .set_attached(Attached::No)
+        let tap = &self.end.tap;
+        tap.set_attached(Attached::No)
             .map_err(|source| LaneError::Host { pair, source })
+    }
+}
+
+/// What a card fails with whose queues the kernel does not give back.
+pub(super) fn kernel_failed(source: io::Error) -> DeviceError {
+    DeviceError::WorkerFailed {
+        name: "vhost-net".to_owned(),
+        source,
     }
 }

@@ -21,6 +21,9 @@
 //! together with the control queue, through which the driver counts in further pairs and switches
 //! offloads.
 //!
+//! With vhost-net the host's kernel serves the pairs instead, and the card's thread has the control
+//! queue alone.
+//!
 //! A driver that breaks the protocol is told `DEVICE_NEEDS_RESET` and its queues are left alone; a
 //! frame that the host refuses is dropped and counted.
 
@@ -46,13 +49,15 @@ pub mod testing;
 #[cfg(test)]
 mod tests;
 mod tx;
+mod vhost;
 
 pub use config::{MacAddr, NetConfig};
 pub use counters::{NetCounters, NetCounts};
-pub use device::Net;
+pub use device::{Net, NetHost};
 pub use dhcp::Lease;
 pub use state::NetStateV1;
 pub use tap::{Offloads, Tap, TapError};
+pub use vhost::{VhostNet, VhostNetError};
 
 /// Bytes of `virtio_net_hdr` as every `VIRTIO_F_VERSION_1` driver sees it, mergeable or not
 /// (§5.1.6).

@@ -8,6 +8,8 @@ use std::time::Instant;
 use tracing::warn;
 
 use super::rx::Buffers;
+use super::tap::Tap;
+use super::vhost::{Lines, VhostNet};
 use super::{Lease, NetConfig, NetCounters};
 use crate::device::{ActiveQueue, DeviceId, Memory};
 use crate::fault::QueueFault;
@@ -33,6 +35,15 @@ impl PairQueues {
     pub(super) fn into_array(self) -> [ActiveQueue; 2] {
         [self.rx, self.tx]
     }
+}
+
+/// The host's end of a pair.
+#[derive(Clone)]
+pub(super) struct End {
+    /// A queue of the tap.
+    pub(super) tap: Arc<Tap>,
+    /// The kernel's vhost-net, when it is to serve the pair.
+    pub(super) vhost: Option<Arc<VhostNet>>,
 }
 
 /// How fast a card may move frames, over all of its pairs and for its whole life: neither a reset
@@ -78,6 +89,10 @@ pub(super) struct Session {
     pub(super) id: DeviceId,
     pub(super) memory: Memory,
     pub(super) interrupt: Arc<dyn Interrupt>,
+    /// Features the driver acknowledged.
+    pub(super) features: u64,
+    /// Where the kernel writes to, when it serves the pairs.
+    pub(super) lines: Option<Lines>,
     /// How the driver takes frames.
     pub(super) buffers: Buffers,
     pub(super) counters: Arc<NetCounters>,

@@ -7,7 +7,7 @@
 //! Protocol: <https://qemu-project.gitlab.io/qemu/interop/vhost-user.html>.
 
 mod connection;
-mod ring;
+pub(crate) mod ring;
 
 use std::fmt;
 use std::io;

@@ -11,7 +11,7 @@ use crate::device::{ActiveQueue, Memory};
 
 /// Where the rings of `active` are in this process. The protocol wants these addresses; the
 /// backend looks them up in the memory table.
-pub(super) fn addresses(
+pub(crate) fn addresses(
     active: &ActiveQueue,
     memory: &Memory,
 ) -> Result<VringConfigData, VhostUserError> {
@@ -41,7 +41,7 @@ pub(super) fn addresses(
 
 /// Sets the positions of a stopped ring: the next chain to take is what the backend said, the next
 /// used element what it wrote into the ring.
-pub(super) fn stopped_at(queue: &mut Queue, memory: &Memory, next_avail: u16) {
+pub(crate) fn stopped_at(queue: &mut Queue, memory: &Memory, next_avail: u16) {
     queue.set_next_avail(next_avail);
     queue.set_next_used(used(queue, memory));
 }

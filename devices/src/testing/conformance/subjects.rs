@@ -143,7 +143,7 @@ fn handles(subject: &Subject) -> HostHandles {
     let mut host = HostHandles::default();
     match &subject.config {
         DeviceConfig::Blk(blk) => host.add_disk(blk.id.clone(), disk(blk.access)),
-        DeviceConfig::Net(net) => host.add_taps(net.id.clone(), taps(1 + subject.idle.len() / 2)),
+        DeviceConfig::Net(net) => host.add_net(net.id.clone(), taps(1 + subject.idle.len() / 2)),
         DeviceConfig::Rng(_) => {}
         DeviceConfig::Fs(fs) => host.add_fs(fs.id.clone(), Box::new(Backends::new())),
         DeviceConfig::Vsock(vsock) => host.add_vsock(vsock.id.clone(), VsockHost::default()),
