@@ -18,6 +18,7 @@ mod resolve;
 mod rundir;
 mod share;
 mod tap;
+mod vsock;
 
 use std::error::Error;
 use std::process::ExitCode;

@@ -23,6 +23,7 @@ const LOCK_MODE: u32 = 0o600;
 pub(crate) struct RunDir {
     control: PathBuf,
     console: PathBuf,
+    vsock: PathBuf,
     /// Locked for as long as it is open.
     _lock: File,
 }
@@ -76,6 +77,7 @@ impl RunDir {
         Ok(Self {
             control: paths.control_socket.clone(),
             console: paths.console_socket.clone(),
+            vsock: paths.vsock_socket.clone(),
             _lock: lock,
         })
     }
@@ -92,9 +94,19 @@ impl RunDir {
     }
 }
 
+impl RunDir {
+    /// Binds the socket that leads to ports of the guest.
+    ///
+    /// # Errors
+    /// When it cannot be bound.
+    pub(crate) fn bind_vsock(&self) -> Result<UnixListener, RunDirError> {
+        bind(&self.vsock)
+    }
+}
+
 impl Drop for RunDir {
     fn drop(&mut self) {
-        for socket in [&self.control, &self.console] {
+        for socket in [&self.control, &self.console, &self.vsock] {
             // It may never have been bound, and what stays is removed by the next run.
             let _ = fs::remove_file(socket);
         }
@@ -182,6 +194,7 @@ mod tests {
             slot_dir: dir.to_owned(),
             control_socket: run_dir.join("control.sock"),
             console_socket: run_dir.join("console.sock"),
+            vsock_socket: run_dir.join("vsock.sock"),
             run_dir,
             cache_dir: dir.to_owned(),
         }

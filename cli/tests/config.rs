@@ -163,7 +163,7 @@ fn discovery_by_command_line_is_in_the_plan() {
     let cmdline = json["cmdline"].as_str().unwrap();
     assert_eq!(
         cmdline.matches("virtio_mmio.device=4K@").count(),
-        3,
+        4,
         "{cmdline}"
     );
 }

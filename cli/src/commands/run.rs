@@ -27,6 +27,7 @@ use crate::resolve::{Slot, plan};
 use crate::rundir::RunDir;
 use crate::share;
 use crate::tap;
+use crate::vsock;
 
 /// Runs a slot until its guest is done.
 ///
@@ -39,7 +40,12 @@ pub(super) fn run(args: &Run, context: &Context) -> Result<Exit, CommandError> {
     let (host, slot) = context.slot(&args.slot)?;
     let run_dir = claim(&slot)?;
     net::ensure(&host, &slot)?;
-    let handles = open_handles(&slot)?;
+    let mut handles = open_handles(&slot)?;
+    if slot.vsock.is_some() {
+        let listener = run_dir.bind_vsock().map_err(in_run_dir(&slot))?;
+        let host = vsock::host(listener, &slot.paths.vsock_socket);
+        handles.add_vsock(plan::vsock_id(), host);
+    }
     let sockets = run_dir.bind().map_err(in_run_dir(&slot))?;
     let mut console = ConsoleEnds {
         listener: Some(sockets.console),

@@ -20,6 +20,7 @@ mod slot;
 mod tests;
 mod toml;
 mod values;
+mod vsock;
 
 pub(crate) use host::HostFile;
 pub(crate) use load::{ConfigDir, ConfigError, LoadedSlot};

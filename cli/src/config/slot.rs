@@ -11,6 +11,7 @@ use super::values::{
     AbsolutePath, ByteSize, Discovery, Engine, Identity, KernelParam, Label, Mac, Serial, SizeMib,
     Vhost,
 };
+use super::vsock::VsockFile;
 
 /// A value that may be set, with its place.
 pub(crate) type Setting<T> = Option<Located<T>>;
@@ -28,6 +29,8 @@ pub(crate) struct SlotFile {
     pub(crate) disks: Vec<DiskFile>,
     /// `[[fs]]`
     pub(crate) shares: Vec<FsFile>,
+    /// `[vsock]`
+    pub(crate) vsock: VsockFile,
     /// `[[net]]`, or one card as `[net]`; nothing when the file does not say, empty when it says
     /// `net = []`.
     pub(crate) nets: Option<Vec<NetFile>>,
@@ -174,6 +177,7 @@ impl SlotFile {
                 .map(DiskFile::read)
                 .collect(),
             shares: table.tables("fs").into_iter().map(FsFile::read).collect(),
+            vsock: VsockFile::read(table.table("vsock")),
             nets: table
                 .has("net")
                 .then(|| table.table_or_tables("net"))

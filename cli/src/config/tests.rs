@@ -391,3 +391,12 @@ fn the_documented_files_are_accepted() {
     let slot = read("toml", slot).unwrap();
     assert_eq!((slot.disks.len(), slot.shares.len()), (1, 1));
 }
+
+#[test]
+fn a_reserved_cid_is_refused() {
+    for cid in ["2", "4294967295"] {
+        let error = toml_error(&format!("[vsock]\ncid = {cid}\n"));
+        assert!(error.contains("vsock.cid"), "{error}");
+        assert!(error.contains("3 to 4294967294"), "{error}");
+    }
+}

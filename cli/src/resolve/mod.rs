@@ -15,6 +15,7 @@ mod shares;
 #[cfg(test)]
 mod tests;
 pub(crate) mod unique;
+mod vsock;
 
 use hostnet::slot::{SlotIndex, SlotName, SlotNet};
 use serde::Serialize;
@@ -26,6 +27,7 @@ pub(crate) use self::network::Network;
 pub(crate) use self::nics::{Nic, Queues};
 pub(crate) use self::paths::{Paths, SlotPaths};
 pub(crate) use self::shares::{Backend, Share, cache_word};
+pub(crate) use self::vsock::Vsock;
 use crate::config::{ConfigError, HostFile, LoadedSlot, Problem};
 
 /// RAM of a slot that says nothing else.
@@ -58,6 +60,8 @@ pub(crate) struct Slot {
     pub(crate) shares: Vec<Share>,
     /// Position of the entropy source.
     pub(crate) rng_position: u8,
+    /// Its sockets to the host.
+    pub(crate) vsock: Option<Vsock>,
     /// Its places on the host.
     pub(crate) paths: SlotPaths,
 }
@@ -114,6 +118,7 @@ impl Slot {
             nics,
             shares,
             rng_position: RNG_POSITION,
+            vsock: vsock::resolve(loaded, index),
             paths,
         };
         unique::within(&slot, loaded, problems);

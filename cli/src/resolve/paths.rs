@@ -61,6 +61,7 @@ impl Paths {
             run_dir: self.run_dir.join(name.as_str()),
             control_socket: self.control_socket(name),
             console_socket: self.console_socket(name),
+            vsock_socket: self.run_dir.join(name.as_str()).join("vsock.sock"),
             cache_dir: self.cache_dir.clone(),
         };
         let length = paths.control_socket.as_os_str().len();
@@ -92,6 +93,8 @@ pub(crate) struct SlotPaths {
     pub(crate) control_socket: PathBuf,
     /// Socket of its serial console.
     pub(crate) console_socket: PathBuf,
+    /// Socket that leads to ports of the guest.
+    pub(crate) vsock_socket: PathBuf,
     /// Unpacked kernels, shared by all slots.
     pub(crate) cache_dir: PathBuf,
 }

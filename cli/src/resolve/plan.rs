@@ -7,16 +7,20 @@ use devices::net::{Lease, MacAddr, NetConfig};
 use devices::rate_limit::{Limits, Rate};
 use devices::registry::{DeviceConfig, Position};
 use devices::rng::RngConfig;
+use devices::vsock::{Cid, VsockConfig};
 use vmm::arch::layout::{MAX_RAM_MIB, MIN_RAM_MIB};
 use vmm::boot::{BootConfig, BootSource};
 use vmm::config::{Discovery, VmConfig};
 
 use super::limits::Limit;
-use super::{Boot, Disk, Nic, Share, Slot, Use};
+use super::{Boot, Disk, Nic, Share, Slot, Use, Vsock};
 use crate::config::{self, HostFile, LoadedSlot, Problem};
 
 /// Name of the entropy source.
 const RNG_ID: &str = "rng0";
+
+/// Name of the socket device.
+const VSOCK_ID: &str = "vsock0";
 
 /// The machine of a slot.
 pub(crate) fn vm_config(slot: &Slot) -> VmConfig {
@@ -30,6 +34,7 @@ pub(crate) fn vm_config(slot: &Slot) -> VmConfig {
         id: DeviceId::new(RNG_ID),
         position: Position(slot.rng_position),
     });
+    let vsock = slot.vsock.iter().filter_map(vsock).map(DeviceConfig::Vsock);
     VmConfig {
         name: slot.name.to_string(),
         vcpus: slot.machine.vcpus,
@@ -40,7 +45,12 @@ pub(crate) fn vm_config(slot: &Slot) -> VmConfig {
             config::Discovery::Acpi => Discovery::Acpi,
             config::Discovery::Cmdline => Discovery::Cmdline,
         },
-        devices: disks.chain(nics).chain(shares).chain([rng]).collect(),
+        devices: disks
+            .chain(nics)
+            .chain(shares)
+            .chain([rng])
+            .chain(vsock)
+            .collect(),
     }
 }
 
@@ -57,6 +67,20 @@ pub(crate) fn nic_id(nic: &Nic) -> DeviceId {
 /// The name under which the way to a share's backend is handed over.
 pub(crate) fn share_id(share: &Share) -> DeviceId {
     DeviceId::new(share.id.as_str())
+}
+
+/// The name under which the host's side of the socket device is handed over.
+pub(crate) fn vsock_id() -> DeviceId {
+    DeviceId::new(VSOCK_ID)
+}
+
+/// The socket device; every number that the schema admits is an address.
+fn vsock(vsock: &Vsock) -> Option<VsockConfig> {
+    Some(VsockConfig {
+        id: vsock_id(),
+        position: Position(vsock.position),
+        cid: Cid::new(vsock.cid.into()).ok()?,
+    })
 }
 
 fn blk(disk: &Disk) -> BlkConfig {

@@ -278,12 +278,24 @@ fn the_machine_gets_every_device_at_its_position() {
         ("disk2", 2),
         ("net0", 8),
         ("rng0", 12),
+        ("vsock0", 13),
     ];
     assert_eq!(
         devices,
         expected.map(|(id, position)| (id.to_owned(), position))
     );
     config.validate().unwrap();
+}
+
+#[test]
+fn a_slot_has_a_cid_of_its_own_unless_it_says() {
+    let cid = |slot: &str| {
+        let slot = resolve("slot7", HOST, slot).unwrap();
+        slot.vsock.map(|vsock| vsock.cid)
+    };
+    assert_eq!(cid(""), Some(9));
+    assert_eq!(cid("[vsock]\ncid = 4294967294\n"), Some(u32::MAX - 1));
+    assert_eq!(cid("[vsock]\nenabled = false\n"), None);
 }
 
 #[test]

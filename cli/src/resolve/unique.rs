@@ -144,6 +144,9 @@ fn claims(slot: &Slot) -> Vec<Claim> {
         }
     }
     claims.push(Claim::position("the entropy source", slot.rng_position));
+    if let Some(vsock) = &slot.vsock {
+        claims.push(Claim::position("the socket device", vsock.position));
+    }
     claims
 }
 

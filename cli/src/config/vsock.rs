@@ -1,0 +1,25 @@
+//! `[vsock]`: what a slot's file may say of its sockets to the host.
+
+use super::reader::{Ranged, Table};
+use super::slot::Setting;
+
+/// `[vsock]`
+#[derive(Debug, Default)]
+pub(crate) struct VsockFile {
+    /// `enabled`: whether there is a socket device.
+    pub(crate) enabled: Setting<bool>,
+    /// `cid`: the guest's address.
+    pub(crate) cid: Setting<Ranged<3, 4_294_967_294>>,
+}
+
+impl VsockFile {
+    /// Reads the table.
+    pub(super) fn read(mut table: Table<'_>) -> Self {
+        let file = Self {
+            enabled: table.get("enabled"),
+            cid: table.get("cid"),
+        };
+        table.finish();
+        file
+    }
+}
