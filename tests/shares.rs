@@ -236,13 +236,17 @@ fn overlay_keeps_what_is_written_on_the_data_image() -> Result<()> {
     let slot = slot(&lab, "")?;
     plant(&source(&slot), 200)?;
     let before = digests(&source(&slot))?;
-    let overlay = "load virtiofs && load ext4 && load overlay && mkdir -p /tmp/ro /tmp/rw && \
-                   mount -t virtiofs -o ro share /tmp/ro && mount -t ext4 /dev/vdb /tmp/rw && \
-                   mkdir -p /tmp/rw/store /tmp/rw/work && \
-                   mount -t overlay overlay -o \
-                   lowerdir=/tmp/ro,upperdir=/tmp/rw/store,workdir=/tmp/rw/work /mnt && cd /mnt";
+    let overlay = [
+        "load virtiofs && load ext4 && load overlay && mkdir -p /tmp/ro /tmp/rw",
+        "mount -t virtiofs -o ro share /tmp/ro",
+        "mount -t ext4 /dev/vdb /tmp/rw && mkdir -p /tmp/rw/store /tmp/rw/work",
+        "mount -t overlay overlay -o \
+         lowerdir=/tmp/ro,upperdir=/tmp/rw/store,workdir=/tmp/rw/work /mnt && cd /mnt",
+    ];
     let mut vm = slot.boot()?;
-    vm.guest.run(overlay)?;
+    for step in overlay {
+        vm.guest.run(step)?;
+    }
     expect_tree(&mut vm, &slot)?;
     vm.guest.run(
         "echo more >>dir0000/file5 && rm dir0001/file9 && echo new >new && mv dir0000/file6 moved",
@@ -252,7 +256,9 @@ fn overlay_keeps_what_is_written_on_the_data_image() -> Result<()> {
     assert_eq!(digests(&source(&slot))?, before, "the host's directory");
 
     let mut vm = slot.boot()?;
-    vm.guest.run(overlay)?;
+    for step in overlay {
+        vm.guest.run(step)?;
+    }
     assert_eq!(
         vm.guest.run("tail -n 1 dir0000/file5; cat new")?,
         "more\nnew"
