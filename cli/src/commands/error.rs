@@ -104,7 +104,7 @@ pub(crate) enum CommandError {
         lacks: String,
     },
     /// There is no such user.
-    #[error("There is no user {user}: expected a name in the user database, or a number")]
+    #[error("There is no user {user} in /etc/passwd: expected a name there, or a number")]
     NoUser {
         /// Who was asked for.
         user: String,

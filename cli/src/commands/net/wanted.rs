@@ -5,11 +5,13 @@ use hostnet::inspect::uplink;
 use hostnet::journal::JournalDir;
 use hostnet::policy::{HostSpec, SlotSpec};
 use hostnet::slot::SlotName;
-use nix::unistd::User;
 
 use super::super::{CommandError, Context, name};
 use crate::config::{ConfigError, HostFile, LoadedSlot};
 use crate::resolve::{self, Paths, network};
+
+/// Where users are looked up by name.
+const USERS: &str = "/etc/passwd";
 
 /// What the network should be.
 #[derive(Debug)]
@@ -139,12 +141,32 @@ fn uid(user: &str) -> Result<u32, CommandError> {
     if let Ok(number) = user.parse() {
         return Ok(number);
     }
-    let found = User::from_name(user).map_err(|errno| CommandError::Host {
-        action: "look up the tap's user",
-        source: errno.into(),
-    })?;
-    let found = found.ok_or_else(|| CommandError::NoUser {
+    // Not by the C library: linked statically, it cannot load what asks other user databases.
+    let users = std::fs::read_to_string(USERS).map_err(CommandError::on("read /etc/passwd"))?;
+    find_user(&users, user).ok_or_else(|| CommandError::NoUser {
         user: user.to_owned(),
-    })?;
-    Ok(found.uid.as_raw())
+    })
+}
+
+/// The number of a user in the text of a user database (passwd(5)).
+fn find_user(users: &str, name: &str) -> Option<u32> {
+    users.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let found = fields.next() == Some(name);
+        fields.nth(1)?.parse().ok().filter(|_| found)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn users_are_found_by_their_whole_name() {
+        let users = "root:x:0:0:root:/root:/bin/bash\nmicrovm2:x:7\n\nmicrovm\nmicrovm:x:y:\nmicrovm:x:993:992::/:\n";
+        assert_eq!(find_user(users, "root"), Some(0));
+        assert_eq!(find_user(users, "microvm"), Some(993));
+        assert_eq!(find_user(users, "micro"), None);
+        assert_eq!(find_user(users, ""), None);
+    }
 }
