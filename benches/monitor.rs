@@ -141,6 +141,8 @@ fn slotvmm(guest: &Guest, dir: &Path) -> io::Result<Vec<OsString>> {
         (None, None) => ("tiny", format!("kernel = {:?}", guest.kernel)),
         (None, Some(_)) => ("disk", format!("kernel = {:?}", guest.kernel)),
     };
+    let params = Some(guest.params).filter(|params| !params.is_empty());
+    let params = params.map(|params| format!("{params:?}"));
     let disk = guest
         .disk
         .as_ref()
@@ -154,8 +156,8 @@ fn slotvmm(guest: &Guest, dir: &Path) -> io::Result<Vec<OsString>> {
     fs::write(etc.join("host.toml"), host.concat())?;
     let slot = format!(
         "index = 1\nnet = []\n[machine]\nmemory = {MEMORY_MIB}\n[data]\nenabled = false\n[boot]\n{boot}\n\
-         params = [{:?}]\n{}",
-        guest.params,
+         params = [{}]\n{}",
+        params.unwrap_or_default(),
         disk.unwrap_or_default(),
     );
     fs::write(etc.join("slots").join(name).with_extension("toml"), slot)?;
