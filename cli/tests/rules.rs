@@ -131,17 +131,22 @@ fn nobody_speaks_under_a_foreign_address() {
         ));
     }
 
-    // ARP: the guest says that the gateway of the other slot, and its own, are itself.
-    let dropped = lab.drops("bridge", "from-slot1");
-    guest.shell(
-        "echo 1 > /proc/sys/net/ipv4/conf/eth0/arp_notify
-         ip addr add 10.1.0.1/32 dev eth0; ip addr add 10.2.0.1/32 dev eth0
-         ip link set eth0 down; ip link set eth0 up
-         ip addr del 10.1.0.1/32 dev eth0; ip addr del 10.2.0.1/32 dev eth0
-         ip route replace default via 10.1.0.1",
-    );
+    // ARP: the guest asks under the address of its gateway, and of the other slot's. Whoever hears
+    // that takes the guest for them.
+    for (gateway, asked) in [("10.1.0.1", "10.1.0.98"), ("10.2.0.1", "10.1.0.99")] {
+        let dropped = lab.drops("bridge", "from-slot1");
+        guest.shell(&format!(
+            "ip addr add {gateway}/32 dev eth0
+             ip route add {asked}/32 dev eth0 src {gateway}"
+        ));
+        guest.expect_tcp(&format!("{asked}:80"), IsDropped);
+        assert!(lab.drops("bridge", "from-slot1") > dropped, "{gateway}");
+        guest.shell(&format!(
+            "ip route del {asked}/32 dev eth0; ip addr del {gateway}/32 dev eth0
+             ip route replace default via 10.1.0.1"
+        ));
+    }
     guest.expect_tcp(&format!("{INTERNET}:80"), Passes);
-    assert!(lab.drops("bridge", "from-slot1") > dropped);
     let neighbours = lab.host.shell("ip neigh show dev br-slot1");
     assert!(
         !neighbours.contains("10.1.0.1 ") && !neighbours.contains("10.2.0.1 "),
