@@ -69,7 +69,7 @@ fn unfit_taps_are_31() -> Result<()> {
     fixture::disk::check_ext4(&slot.data_image())?;
 
     ip("tuntap add vm-slot1 mode tap multi_queue vnet_hdr")?;
-    fails(&slot, 31, "Tap vm-slot1 was created with other flags")?;
+    fails(&slot, 31, "tap vm-slot1 in: expected br-slot1")?;
     ip("tuntap del vm-slot1 mode tap multi_queue")?;
     ip("tuntap add vm-slot1 mode tun")?;
     fails(&slot, 31, "vm-slot1")?;
