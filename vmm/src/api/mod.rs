@@ -12,6 +12,7 @@
 //! Anything else is 404 or 405; a request that the machine's state does not allow is 409,
 //! and so is a press of a power button that is not there. Errors carry an [`ErrorBody`].
 
+mod connections;
 mod server;
 
 use serde::{Deserialize, Serialize};

@@ -12,13 +12,12 @@ use hyper::header::{ALLOW, CONTENT_TYPE};
 use hyper::service::service_fn;
 use hyper::{Method, Request as HttpRequest, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::UnixStream;
 use tokio::sync::oneshot;
 
+use super::connections::{Asked, Connections};
 use super::{ErrorBody, Reply, Request, RequestError, Verb};
 use crate::events::{Event, EventSender};
-
-/// Most connections served at once; more wait in the socket's backlog.
-const MAX_CONNECTIONS: usize = 16;
 
 /// How long a connection may go without asking for anything.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -55,11 +54,8 @@ pub fn serve(listener: UnixListener, events: EventSender) -> io::Result<ApiServe
 
 async fn accept(listener: UnixListener, events: EventSender) -> io::Result<()> {
     let listener = tokio::net::UnixListener::from_std(listener)?;
-    let places = std::sync::Arc::new(tokio::sync::Semaphore::new(MAX_CONNECTIONS));
+    let mut connections = Connections::default();
     loop {
-        let Ok(place) = places.clone().acquire_owned().await else {
-            return Ok(());
-        };
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
             Err(error) => {
@@ -69,21 +65,27 @@ async fn accept(listener: UnixListener, events: EventSender) -> io::Result<()> {
             }
         };
         let events = events.clone();
-        tokio::spawn(async move {
-            let service = service_fn(move |request| answer(request, events.clone()));
-            let served = hyper::server::conn::http1::Builder::new()
-                // A client may say that it has asked for all it wants, and still wait for the answer.
-                .half_close(true)
-                // A client that asks for nothing must not keep its place.
-                .timer(TokioTimer::new())
-                .header_read_timeout(PATIENCE)
-                .serve_connection(TokioIo::new(stream), service)
-                .await;
-            if let Err(error) = served {
-                tracing::debug!(%error, "control connection ended");
-            }
-            drop(place);
-        });
+        connections
+            .add(|asked| serve_connection(stream, events, asked))
+            .await;
+    }
+}
+
+async fn serve_connection(stream: UnixStream, events: EventSender, asked: Asked) {
+    let service = service_fn(move |request| {
+        asked.set();
+        answer(request, events.clone())
+    });
+    let served = hyper::server::conn::http1::Builder::new()
+        // A client may say that it has asked for all it wants, and still wait for the answer.
+        .half_close(true)
+        // A client that asks for nothing must not keep its place.
+        .timer(TokioTimer::new())
+        .header_read_timeout(PATIENCE)
+        .serve_connection(TokioIo::new(stream), service)
+        .await;
+    if let Err(error) = served {
+        tracing::debug!(%error, "control connection ended");
     }
 }
 
