@@ -11,6 +11,7 @@ use vm_memory::{Bytes, GuestAddress, VolatileSlice};
 use super::conformance::{Subject, start_and_stop, subjects};
 use super::{FakeInterrupt, MmioDriver, QueueDriver, activation, guest_memory};
 use crate::bus::BusDevice;
+use crate::credentials::{Parser, Request};
 use crate::device::Memory;
 use crate::fs::refuse_all;
 use crate::legacy::ioapic::{self, IoApic, Line, MsiMessage, RouteSink};
@@ -47,6 +48,20 @@ pub fn queues(kind: &str, input: &[u8]) {
         .filter(|subject| subject.name.starts_with(kind))
     {
         device(subject, input);
+    }
+}
+
+/// A request for credentials: the outcome is the same in one piece and byte by byte, and a name
+/// that is accepted is one that a file can have.
+pub fn credential_request(input: &[u8]) {
+    let whole = Parser::default().feed(input);
+    let mut parser = Parser::default();
+    let pieces = input.chunks(1).find_map(|byte| parser.feed(byte));
+    assert_eq!(whole, pieces, "pieces decide nothing");
+    if let Some(Ok(Request::Get(name))) = whole {
+        let name = name.as_str();
+        assert!(!name.is_empty() && name.len() <= 255 && !name.contains(['/', '\0']));
+        assert!(name != "." && name != "..");
     }
 }
 
