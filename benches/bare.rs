@@ -56,6 +56,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         vcpus: 1,
         memory_mib: 256,
         uuid: Uuid::nil(),
+        oem_strings: Vec::new(),
         boot: BootConfig {
             source,
             params,

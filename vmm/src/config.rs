@@ -1,7 +1,10 @@
 //! What a machine is made of: fully resolved, no defaults left to guess, no host handle in it.
 
+use std::fmt;
+
 use devices::registry::DeviceConfig;
 use uuid::Uuid;
+use zeroize::Zeroizing;
 
 use crate::boot::BootConfig;
 use crate::memory::Backing;
@@ -18,6 +21,8 @@ pub struct VmConfig {
     pub memory_mib: u64,
     /// Identity of the machine: SMBIOS system UUID.
     pub uuid: Uuid,
+    /// SMBIOS type 11 strings, in order.
+    pub oem_strings: Vec<OemString>,
     /// Kernel, initrd and parameters.
     pub boot: BootConfig,
     /// How the guest finds its virtio devices.
@@ -34,6 +39,29 @@ impl VmConfig {
         } else {
             Backing::Private
         }
+    }
+}
+
+/// A string of the SMBIOS tables. It may hold a secret: it is not printed, and erased when dropped.
+/// The guest keeps it in its memory for as long as it runs.
+#[derive(Clone)]
+pub struct OemString(Zeroizing<String>);
+
+impl OemString {
+    /// A string with this text.
+    pub fn new(text: impl Into<Zeroizing<String>>) -> Self {
+        Self(text.into())
+    }
+
+    /// Its text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for OemString {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "OemString({} bytes)", self.0.len())
     }
 }
 

@@ -40,6 +40,7 @@ pub(crate) fn vm_config(slot: &Slot) -> VmConfig {
         vcpus: slot.machine.vcpus,
         memory_mib: slot.machine.memory_mib,
         uuid: slot.machine.uuid,
+        oem_strings: Vec::new(),
         boot: boot(slot),
         discovery: match slot.boot.discovery {
             config::Discovery::Acpi => Discovery::Acpi,

@@ -211,7 +211,7 @@ impl Machine {
         let identity = smbios::Identity {
             name: &config.name,
             uuid: config.uuid,
-            oem_strings: &[],
+            oem_strings: &config.oem_strings,
         };
         Ok(smbios::write(&self.memory, identity)?)
     }

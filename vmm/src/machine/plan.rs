@@ -151,6 +151,7 @@ mod tests {
             vcpus: 1,
             memory_mib: 256,
             uuid: Uuid::nil(),
+            oem_strings: Vec::new(),
             boot: BootConfig {
                 source: BootSource::Files {
                     kernel: "/kernel".into(),

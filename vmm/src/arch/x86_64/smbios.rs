@@ -1,10 +1,12 @@
 //! SMBIOS tables (DMTF DSP0134 3.x): who made the machine, which one it is, and OEM strings.
 
+use devices::device::Memory;
 use uuid::Uuid;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryError};
+use zeroize::Zeroizing;
 
 use super::layout;
-use devices::device::Memory;
+use crate::config::OemString;
 
 const ENTRY_LEN: usize = 24;
 const HEADER_LEN: u8 = 4;
@@ -17,14 +19,17 @@ pub struct Identity<'a> {
     /// System UUID.
     pub uuid: Uuid,
     /// Type 11 strings, in order.
-    pub oem_strings: &'a [String],
+    pub oem_strings: &'a [OemString],
 }
 
 /// Why the tables were not written.
 #[derive(Debug, thiserror::Error)]
 pub enum SmbiosError {
     /// More than the reserved range holds.
-    #[error("SMBIOS tables take {size} bytes, at most {room} fit; shorten the OEM strings")]
+    #[error(
+        "SMBIOS tables take {size} bytes, at most {room} fit: shorten the OEM strings, or send \
+         credentials by vsock"
+    )]
     TooLarge {
         /// Bytes needed.
         size: usize,
@@ -59,15 +64,17 @@ pub fn write(memory: &Memory, identity: Identity<'_>) -> Result<(), SmbiosError>
         .map_err(SmbiosError::Write)
 }
 
-fn encode(identity: Identity<'_>) -> Result<Vec<u8>, SmbiosError> {
-    let tables = tables(identity)?;
+/// Entry point and tables. They may hold secrets, and are erased when dropped.
+fn encode(identity: Identity<'_>) -> Result<Zeroizing<Vec<u8>>, SmbiosError> {
     let room = usize::try_from(layout::SMBIOS_END - layout::SMBIOS_START).unwrap_or(0);
-    let size = ENTRY_LEN + tables.len();
+    let tables = tables(identity, room)?;
+    let size = ENTRY_LEN.saturating_add(tables.len());
     if size > room {
         return Err(SmbiosError::TooLarge { size, room });
     }
-    let mut bytes = entry_point(u32::try_from(tables.len()).unwrap_or(u32::MAX));
-    bytes.extend(tables);
+    let mut bytes = Zeroizing::new(Vec::with_capacity(size));
+    bytes.extend(entry_point(u32::try_from(tables.len()).unwrap_or(u32::MAX)));
+    bytes.extend_from_slice(&tables);
     Ok(bytes)
 }
 
@@ -83,17 +90,24 @@ fn entry_point(table_len: u32) -> Vec<u8> {
     entry
 }
 
-fn tables(identity: Identity<'_>) -> Result<Vec<u8>, SmbiosError> {
+fn tables(identity: Identity<'_>, room: usize) -> Result<Zeroizing<Vec<u8>>, SmbiosError> {
     let count = identity.oem_strings.len();
     let string_count = u8::try_from(count).map_err(|_| SmbiosError::TooManyStrings { count })?;
     if let Some(index) = identity
         .oem_strings
         .iter()
-        .position(|s| s.is_empty() || s.contains('\0'))
+        .position(|s| s.as_str().is_empty() || s.as_str().contains('\0'))
     {
         return Err(SmbiosError::BadString { index });
     }
-    let mut out = Vec::new();
+    let strings: Vec<&str> = identity.oem_strings.iter().map(OemString::as_str).collect();
+    let text: usize = strings.iter().map(|string| string.len()).sum();
+    if text > room {
+        return Err(SmbiosError::TooLarge { size: text, room });
+    }
+    // In one piece: a vector that grows leaves copies of what it held. A kilobyte is more than
+    // everything but the strings takes, and each of those ends with a NUL.
+    let mut out = Zeroizing::new(Vec::with_capacity(text + count + (1 << 10)));
     structure(
         &mut out,
         0,
@@ -107,7 +121,6 @@ fn tables(identity: Identity<'_>) -> Result<Vec<u8>, SmbiosError> {
         &["slotvmm", "slotvmm", identity.name],
     );
     if string_count > 0 {
-        let strings: Vec<&str> = identity.oem_strings.iter().map(String::as_str).collect();
         structure(&mut out, 11, &[string_count], &strings);
     }
     structure(&mut out, 127, &[], &[]);
@@ -153,7 +166,11 @@ fn system_information(uuid: Uuid) -> Vec<u8> {
 mod tests {
     use super::*;
 
-    fn identity(oem_strings: &[String]) -> Identity<'_> {
+    fn strings<const N: usize>(texts: [&str; N]) -> Vec<OemString> {
+        texts.map(|text| OemString::new(text.to_owned())).into()
+    }
+
+    fn identity(oem_strings: &[OemString]) -> Identity<'_> {
         Identity {
             name: "slot1",
             uuid: Uuid::from_u128(0x0011_2233_4455_6677_8899_aabb_ccdd_eeff),
@@ -184,25 +201,34 @@ mod tests {
 
     #[test]
     fn oem_strings_follow_in_order() {
-        let strings = ["a=1".to_owned(), "b=2".to_owned()];
+        let strings = strings(["a=1", "b=2"]);
         let bytes = encode(identity(&strings)).unwrap();
         let expected = b"\x0b\x05\x0b\x00\x02a=1\0b=2\0\0";
         assert!(bytes.windows(expected.len()).any(|w| w == expected));
     }
 
     #[test]
+    fn strings_fill_the_room_without_moving_and_are_not_printed() {
+        let long = strings([&"x".repeat(65_300)]);
+        let tables = tables(identity(&long), 1 << 16).unwrap();
+        assert!(tables.len() <= 65_300 + 1 + (1 << 10), "one allocation");
+        assert!(encode(identity(&long)).is_ok());
+        assert_eq!(format!("{long:?}"), "[OemString(65300 bytes)]");
+    }
+
+    #[test]
     fn strings_that_do_not_fit_are_refused() {
-        let long = ["x".repeat(70_000)];
+        let long = strings([&"x".repeat(70_000)]);
         assert!(matches!(
             encode(identity(&long)),
             Err(SmbiosError::TooLarge { .. })
         ));
-        let many = vec!["x".to_owned(); 256];
+        let many = vec![OemString::new("x".to_owned()); 256];
         assert!(matches!(
             encode(identity(&many)),
             Err(SmbiosError::TooManyStrings { count: 256 })
         ));
-        let nul = ["a\0b".to_owned()];
+        let nul = strings(["a\0b"]);
         assert!(matches!(
             encode(identity(&nul)),
             Err(SmbiosError::BadString { index: 0 })
