@@ -10,6 +10,7 @@ mod client;
 mod commands;
 mod config;
 mod console;
+mod credentials;
 mod disk;
 mod exit;
 mod logging;

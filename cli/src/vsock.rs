@@ -1,22 +1,26 @@
 //! The host's side of a slot's socket device: which Unix socket belongs to which port.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
-use devices::vsock::{Dial, VsockHost};
+use devices::vsock::{Dial, Service, VsockHost};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
 
+/// What this process answers the guest itself, by port.
+pub(crate) type Services = BTreeMap<u32, Box<dyn Service>>;
+
 /// The host's side around the bound listener at `path`.
-pub(crate) fn host(listener: UnixListener, path: &Path) -> VsockHost {
+pub(crate) fn host(listener: UnixListener, path: &Path, services: Services) -> VsockHost {
     VsockHost {
         listener: Some(listener),
         dial: Some(Box::new(PortSockets {
             base: path.to_owned(),
         })),
-        ..VsockHost::default()
+        services,
     }
 }
 

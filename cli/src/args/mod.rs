@@ -2,6 +2,7 @@
 //! verbs.
 
 mod config;
+mod creds;
 mod fs;
 mod host;
 mod net;
@@ -12,6 +13,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 pub(crate) use self::config::ConfigCommand;
+pub(crate) use self::creds::CredsCommand;
 pub(crate) use self::fs::{Cache, FsBackend, Sandbox};
 pub(crate) use self::host::{Completion, Doctor};
 pub(crate) use self::net::NetCommand;
@@ -82,6 +84,9 @@ pub(crate) enum Command {
     /// Make, remove or show the slots' network on this host
     #[command(subcommand)]
     Net(NetCommand),
+    /// Show or check the credentials of a slot, never their values
+    #[command(subcommand)]
+    Creds(CredsCommand),
     /// Share a directory with a guest, read-only, as a vhost-user backend
     FsBackend(FsBackend),
     /// Say what this host lacks for running slots

@@ -5,6 +5,7 @@ use serde::Serialize;
 use vmm::boot::{self, PayloadSummary, params};
 use vmm::machine::plan::{MachinePlan, plan};
 
+use super::creds::Listed;
 use super::{CommandError, Context};
 use crate::args::Run;
 use crate::disk::{self, Presence};
@@ -28,6 +29,7 @@ struct Plan {
     machine: MachinePlan,
     disks: Vec<PlannedDisk>,
     taps: Vec<PlannedTap>,
+    credentials: Listed,
 }
 
 #[derive(Serialize)]
@@ -56,6 +58,7 @@ impl Plan {
             .iter()
             .map(planned_tap)
             .collect::<Result<_, _>>()?;
+        let credentials = Listed::of(&slot);
         let config = resolve::plan::vm_config(&slot);
         let payload = boot::inspect(&config.boot)?;
         let machine = plan(&config);
@@ -67,6 +70,7 @@ impl Plan {
             machine,
             disks,
             taps,
+            credentials,
         })
     }
 }
@@ -113,10 +117,15 @@ impl Report for Plan {
             ("Disks", self.disk_table()),
             ("Network", self.network()),
             ("Shares", self.shares()),
+            ("Credentials", self.credentials.text()),
         ];
         let sections = sections
             .into_iter()
-            .filter(|(title, _)| *title != "Shares" || !self.slot.shares.is_empty())
+            .filter(|(title, _)| match *title {
+                "Shares" => !self.slot.shares.is_empty(),
+                "Credentials" => !self.slot.credentials.list.is_empty(),
+                _ => true,
+            })
             .map(|(title, body)| format!("{title}\n{}", indented(&body)));
         sections.collect::<Vec<_>>().join("\n\n")
     }

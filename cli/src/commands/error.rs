@@ -10,12 +10,14 @@ use hostnet::plan::PlanError;
 use hostnet::slot::{NameError, SlotName};
 use hostnet::tap::TapError;
 use hostnet::world::WorldError;
+use vmm::arch::smbios::SmbiosError;
 use vmm::kvm::KvmError;
 use vmm::machine::MachineError;
 use vmm::vm::{BootError, RunError};
 
 use crate::client::ClientError;
 use crate::config::ConfigError;
+use crate::credentials::{CredentialError, ValueError};
 use crate::disk::DiskError;
 use crate::exit::Exit;
 use crate::rundir::RunDirError;
@@ -51,6 +53,9 @@ pub(crate) enum CommandError {
     /// A directory cannot be shared.
     #[error(transparent)]
     Share(#[from] ShareError),
+    /// A credential cannot be read.
+    #[error(transparent)]
+    Credential(#[from] CredentialError),
     /// The slot's directory cannot be claimed.
     #[error("{slot} cannot be run")]
     RunDir {
@@ -142,6 +147,7 @@ impl CommandError {
                 source: RunDirError::AlreadyRunning { .. },
                 ..
             } => Exit::DiskLocked,
+            Self::Credential(error) => of_value(&error.source),
             Self::Boot(error) => of_boot(error),
             Self::Client(_) | Self::Run(_) => Exit::Failed,
             Self::FsBackend(fs_backend::RunError::Daemon(_)) => Exit::Failed,
@@ -182,9 +188,27 @@ fn of_disk(error: &DiskError) -> Exit {
     }
 }
 
+fn of_value(error: &ValueError) -> Exit {
+    match error {
+        ValueError::Missing { .. } | ValueError::Kind { .. } | ValueError::TooLarge { .. } => {
+            Exit::Config
+        }
+        ValueError::NoDirectory | ValueError::Changed { .. } | ValueError::Read { .. } => {
+            Exit::Host
+        }
+    }
+}
+
 fn of_boot(error: &BootError) -> Exit {
     match error {
-        BootError::Config(_) | BootError::Open(_) | BootError::Load(_) => Exit::Config,
+        BootError::Config(_)
+        | BootError::Open(_)
+        | BootError::Load(_)
+        | BootError::Machine(MachineError::Smbios(
+            SmbiosError::TooLarge { .. }
+            | SmbiosError::TooManyStrings { .. }
+            | SmbiosError::BadString { .. },
+        )) => Exit::Config,
         BootError::Kvm(error) | BootError::Machine(MachineError::Kvm(error)) => of_kvm(error),
         BootError::Machine(_)
         | BootError::Memory(_)

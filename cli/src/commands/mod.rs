@@ -3,6 +3,7 @@
 mod completion;
 mod config;
 mod console;
+mod creds;
 mod doctor;
 mod dry_run;
 mod error;
@@ -116,6 +117,7 @@ pub(crate) fn dispatch(command: &Command, context: &Context) -> Result<Exit, Com
         Command::Console(args) => console::console(args, context.text_only("console")?),
         Command::Config(command) => config::config(command, context),
         Command::Net(command) => net::net(command, context),
+        Command::Creds(command) => creds::creds(command, context),
         Command::FsBackend(args) => {
             context.text_only("fs-backend")?;
             fs_backend::fs_backend(args)

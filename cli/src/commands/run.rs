@@ -7,6 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
+use devices::credentials::PORT;
 use devices::registry::HostHandles;
 use nix::sys::signalfd::SignalFd;
 use serde::Serialize;
@@ -20,6 +21,7 @@ use super::phases::Phases as PhaseReport;
 use super::{CommandError, Context, net};
 use crate::args::Run;
 use crate::console::{End, block_signals, relay};
+use crate::credentials;
 use crate::disk;
 use crate::exit::Exit;
 use crate::output::{Format, Report as _, print, print_text};
@@ -41,9 +43,14 @@ pub(super) fn run(args: &Run, context: &Context) -> Result<Exit, CommandError> {
     let run_dir = claim(&slot)?;
     net::ensure(&host, &slot)?;
     let mut handles = open_handles(&slot)?;
+    let credentials = credentials::open(&slot)?;
+    let mut config = plan::vm_config(&slot);
+    config.oem_strings = credentials.oem_strings;
     if slot.vsock.is_some() {
         let listener = run_dir.bind_vsock().map_err(in_run_dir(&slot))?;
-        let host = vsock::host(listener, &slot.paths.vsock_socket);
+        let mut services = vsock::Services::new();
+        services.insert(PORT, Box::new(credentials.service));
+        let host = vsock::host(listener, &slot.paths.vsock_socket, services);
         handles.add_vsock(plan::vsock_id(), host);
     }
     let sockets = run_dir.bind().map_err(in_run_dir(&slot))?;
@@ -59,7 +66,9 @@ pub(super) fn run(args: &Run, context: &Context) -> Result<Exit, CommandError> {
         control: Some(sockets.control),
         kvm,
     };
-    let vm = Vm::boot(&plan::vm_config(&slot), handles, options)?;
+    let vm = Vm::boot(&config, handles, options)?;
+    // With the secrets that are in the machine's tables by now.
+    drop(config);
     terminal.start()?;
     let outcome = vm.run();
     // Before anything is printed: the terminal is raw until then.

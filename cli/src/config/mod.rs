@@ -7,6 +7,7 @@
 //! A file is read completely before anything is reported, so one run names every problem in it.
 //! Unknown keys are problems. Defaults are not applied here: [`crate::resolve`] does that.
 
+mod credentials;
 mod host;
 mod json;
 mod load;
@@ -22,6 +23,7 @@ mod toml;
 mod values;
 mod vsock;
 
+pub(crate) use credentials::{CredentialFile, Source, Transport};
 pub(crate) use host::HostFile;
 pub(crate) use load::{ConfigDir, ConfigError, LoadedSlot};
 pub(crate) use net::{

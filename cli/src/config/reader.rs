@@ -128,6 +128,17 @@ impl<'a> Table<'a> {
         tables.collect()
     }
 
+    /// The tables in the table at `key`, each with its name; none when it is absent.
+    pub(crate) fn named_tables(&mut self, key: &'static str) -> Vec<(String, Table<'a>)> {
+        let outer = self.table(key);
+        let tables = outer.entries.iter().map(|entry| {
+            let mut table = Self::empty(self.problems);
+            table.fill(&entry.node, &format!("{}{}", outer.prefix, entry.key));
+            (entry.key.clone(), table)
+        });
+        tables.collect()
+    }
+
     /// Like [`Self::tables`], where one table may also stand alone, without a list.
     pub(crate) fn table_or_tables(&mut self, key: &'static str) -> Vec<Table<'a>> {
         match self.find(key).map(|entry| &entry.node.value) {

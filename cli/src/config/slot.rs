@@ -3,6 +3,7 @@
 use hostnet::slot::{InterfaceName, SlotIndex, SlotName};
 use uuid::Uuid;
 
+use super::credentials::CredentialsFile;
 use super::net::PolicyFile;
 use super::problem::Located;
 use super::reader::{Ranged, Table};
@@ -31,6 +32,8 @@ pub(crate) struct SlotFile {
     pub(crate) shares: Vec<FsFile>,
     /// `[vsock]`
     pub(crate) vsock: VsockFile,
+    /// `[credentials]`
+    pub(crate) credentials: CredentialsFile,
     /// `[[net]]`, or one card as `[net]`; nothing when the file does not say, empty when it says
     /// `net = []`.
     pub(crate) nets: Option<Vec<NetFile>>,
@@ -178,6 +181,7 @@ impl SlotFile {
                 .collect(),
             shares: table.tables("fs").into_iter().map(FsFile::read).collect(),
             vsock: VsockFile::read(table.table("vsock")),
+            credentials: CredentialsFile::read(table.table("credentials")),
             nets: table
                 .has("net")
                 .then(|| table.table_or_tables("net"))

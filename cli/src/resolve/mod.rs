@@ -4,6 +4,7 @@
 //! links of disk paths, so that one image under two names is noticed.
 
 mod boot;
+mod credentials;
 mod disks;
 mod limits;
 pub(crate) mod network;
@@ -22,6 +23,7 @@ use serde::Serialize;
 use uuid::Uuid;
 
 pub(crate) use self::boot::{Boot, BootSource};
+pub(crate) use self::credentials::{Credential, Credentials, Place};
 pub(crate) use self::disks::{Create, Disk, Use};
 pub(crate) use self::network::Network;
 pub(crate) use self::nics::{Nic, Queues};
@@ -62,6 +64,8 @@ pub(crate) struct Slot {
     pub(crate) rng_position: u8,
     /// Its sockets to the host.
     pub(crate) vsock: Option<Vsock>,
+    /// Its secrets from the host, without their values.
+    pub(crate) credentials: Credentials,
     /// Its places on the host.
     pub(crate) paths: SlotPaths,
 }
@@ -108,6 +112,7 @@ impl Slot {
         let boot = boot::resolve(host, loaded, (&net, &nics), problems)?;
         let disks = disks::resolve(host, loaded, &paths, &boot, problems);
         let shares = shares::resolve(loaded, machine.vcpus, problems);
+        let vsock = vsock::resolve(loaded, index);
         let slot = Self {
             name: loaded.name.clone(),
             index,
@@ -118,7 +123,8 @@ impl Slot {
             nics,
             shares,
             rng_position: RNG_POSITION,
-            vsock: vsock::resolve(loaded, index),
+            credentials: credentials::resolve(loaded, vsock.as_ref(), problems),
+            vsock,
             paths,
         };
         unique::within(&slot, loaded, problems);

@@ -9,7 +9,7 @@ use super::*;
 use crate::config::{Cache, ConfigDir, OnBackendExit, Vhost};
 
 /// Resolves slot `name` from the given host file and slot file.
-fn resolve(name: &str, host: &str, slot: &str) -> Result<Slot, String> {
+pub(super) fn resolve(name: &str, host: &str, slot: &str) -> Result<Slot, String> {
     let dir = tempfile::tempdir().unwrap();
     fs::create_dir(dir.path().join("slots")).unwrap();
     fs::write(dir.path().join("host.toml"), host).unwrap();
@@ -23,9 +23,9 @@ fn resolve(name: &str, host: &str, slot: &str) -> Result<Slot, String> {
     Slot::resolve(&host, &loaded).map_err(|error| error.to_string().replace(&prefix, ""))
 }
 
-const HOST: &str = "[defaults.boot]\nbootstrap = \"/b.squashfs\"\n";
+pub(super) const HOST: &str = "[defaults.boot]\nbootstrap = \"/b.squashfs\"\n";
 
-fn error(slot: &str) -> String {
+pub(super) fn error(slot: &str) -> String {
     resolve("slot1", HOST, slot)
         .unwrap_err()
         .replace("Configuration is not valid: ", "")

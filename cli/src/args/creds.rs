@@ -1,0 +1,28 @@
+//! `creds`.
+
+use clap::Subcommand;
+
+/// `creds`
+#[derive(Debug, Subcommand)]
+pub(crate) enum CredsCommand {
+    /// Show the names, sizes and sources of a slot's credentials
+    #[command(after_help = "Examples:
+  slotvmm creds list slot1
+  slotvmm creds list slot1 --json")]
+    List {
+        /// Name of a slot, or path of a slot's file
+        slot: String,
+    },
+    /// Check that every credential of a slot can be read
+    #[command(
+        after_help = "Looks into the slot's unit when it runs, which takes root. The exit code tells what is wrong:
+docs/exit-codes.md.
+
+Examples:
+  slotvmm creds check slot1"
+    )]
+    Check {
+        /// Name of a slot, or path of a slot's file
+        slot: String,
+    },
+}
