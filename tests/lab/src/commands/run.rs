@@ -4,7 +4,7 @@ use std::ffi::OsString;
 
 use anyhow::Result;
 
-use super::workspace;
+use super::workspace::{self, GUEST_VARIABLE};
 use crate::args::MachineArgs;
 use crate::cache::Cache;
 use crate::guest::{IMAGES_VARIABLE, Images};
@@ -36,6 +36,11 @@ fn in_lab(machine: MachineArgs, command: Vec<OsString>, terminal: Terminal) -> R
         && let Some(program) = workspace::program("slotvmm")?
     {
         job = job.with_variable("SLOTVMM_BIN", program.to_string_lossy());
+    }
+    if job.variable(GUEST_VARIABLE).is_none()
+        && let Some(program) = workspace::program("slotvmm-guest")?
+    {
+        job = job.with_variable(GUEST_VARIABLE, program.to_string_lossy());
     }
     if job.variable(IMAGES_VARIABLE).is_none() {
         job = job.with_variable(

@@ -43,10 +43,28 @@ pub(crate) fn build_release() -> Result<PathBuf> {
     Ok(target()?.join("release/slotvmm"))
 }
 
+/// Names the program for guests in the environment of jobs.
+pub(crate) const GUEST_VARIABLE: &str = "SLOTVMM_GUEST_BIN";
+
+/// Builds the program for guests as it is meant to be used and returns it.
+pub(crate) fn build_guest() -> Result<PathBuf> {
+    let mut build = cargo();
+    build
+        .args(["rustc", "--profile", "guest", "--package", "slotvmm-guest"])
+        .args(["--bin", "slotvmm-guest"])
+        // As `cargo guest`.
+        .args(["--", "-C", "target-feature=+crt-static"])
+        .current_dir(root()?);
+    if !process::succeeds(&mut build)? {
+        bail!("slotvmm-guest does not build");
+    }
+    Ok(target()?.join("guest/slotvmm-guest"))
+}
+
 /// Where the program called `name` is, when it is built: the newest of release and debug.
 pub(super) fn program(name: &str) -> Result<Option<PathBuf>> {
     let target = target()?;
-    let built = ["release", "debug"].map(|profile| target.join(profile).join(name));
+    let built = ["release", "debug", "guest"].map(|profile| target.join(profile).join(name));
     Ok(built
         .into_iter()
         .filter(|path| path.exists())
