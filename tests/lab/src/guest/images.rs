@@ -5,7 +5,7 @@
 //! mini/<name>.squashfs                              /boot layout, zstd
 //! mini/6.1-cloud-{gzip,xz,zstd,lz4}.squashfs        /boot layout
 //! mini/6.1-cloud-{boot,bootspec,system,store}.squashfs
-//! demo/bookworm.squashfs, demo/id                   the demo guest and its login key
+//! demo/{bookworm,trixie}.squashfs, demo/id          the demo guest, and the key of its root
 //! ```
 
 use std::fs;
@@ -49,9 +49,11 @@ impl Images {
                 links.extend(variants(cache, tools, &mini)?);
             }
         }
-        let demo = Demo::ensure(cache, tools, Suite::Bookworm)?;
-        links.push(("demo/bookworm.squashfs".to_owned(), demo.bootstrap()));
-        links.push(("demo/id".to_owned(), demo.key().to_owned()));
+        for suite in [Suite::Bookworm, Suite::Trixie] {
+            let demo = Demo::ensure(cache, tools, suite)?;
+            links.push((format!("demo/{suite}.squashfs"), demo.bootstrap()));
+            links.push(("demo/id".to_owned(), demo.key().to_owned()));
+        }
         let _lock = cache.lock("images")?;
         let images = Self::existing(cache);
         links
