@@ -107,6 +107,7 @@ fn check_and_run_refuse_what_cannot_be_read() {
     );
     let ran = in_unit(&host, &["run", "slot1", "--ignore-cpu-check"]);
     ran.failed_with(30, "Credential HOST-API-KEY cannot be used");
+    assert_eq!(host.files("state"), [""; 0], "nothing is made");
 
     host.write("key", SECRET);
     let ran = host.run(&["run", "slot1", "--ignore-cpu-check"]);

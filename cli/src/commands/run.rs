@@ -34,16 +34,16 @@ use crate::vsock;
 /// Runs a slot until its guest is done.
 ///
 /// Everything that can be wrong without a machine is found before there is one: the files, then
-/// the slot's lock, its network, its disks, its taps, and only then KVM.
+/// the slot's lock, its credentials, its network, its disks, its taps, and only then KVM.
 pub(super) fn run(args: &Run, context: &Context) -> Result<Exit, CommandError> {
     let phases = Arc::new(Phases::since(context.started));
     // First of all, because it takes as long as everything up to `Vm::boot`.
     let kvm = Opening::start(host_policy(args)).map_err(CommandError::on("open KVM"))?;
     let (host, slot) = context.slot(&args.slot)?;
     let run_dir = claim(&slot)?;
+    let credentials = credentials::open(&slot)?;
     net::ensure(&host, &slot)?;
     let mut handles = open_handles(&slot)?;
-    let credentials = credentials::open(&slot)?;
     let mut config = plan::vm_config(&slot);
     config.oem_strings = credentials.oem_strings;
     if slot.vsock.is_some() {
