@@ -1,12 +1,13 @@
 //! What the user typed.
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
 use crate::check::Step;
-use crate::inside::{DemoArgs, MatrixArgs, MeasureArgs, Peer};
+use crate::inside::{DemoArgs, MatrixArgs, MeasureArgs, Peer, ThroughputArgs};
 
 /// Gives slotvmm a real KVM host with stock kernels on any machine.
 #[derive(Debug, Parser)]
@@ -46,6 +47,8 @@ pub enum Command {
     /// Measure what a boot costs, beside other monitors: CPU time and KVM exits, with instructions
     /// counted in the emulated lab.
     Measure(MeasureCommand),
+    /// Measure how fast a guest is reached over its network card, beside QEMU, with and without vhost.
+    Throughput(ThroughputCommand),
     /// What the lab's commands do inside the lab.
     #[command(subcommand, hide = true)]
     Inside(Inside),
@@ -66,6 +69,8 @@ pub enum Inside {
     Matrix(MatrixArgs),
     /// Boot every monitor.
     Measure(MeasureArgs),
+    /// Transfer to and from every monitor's guest.
+    Throughput(ThroughputArgs),
 }
 
 /// What to measure.
@@ -81,6 +86,20 @@ pub struct MeasureCommand {
     /// another build of ours. A program of its own file, linked statically or against the machine's libraries.
     #[arg(long = "peer", value_name = "NAME=PATH")]
     pub peers: Vec<Peer>,
+}
+
+/// What to transfer.
+#[derive(Debug, Args)]
+pub struct ThroughputCommand {
+    /// Boots per monitor; each is followed by a transfer in either direction.
+    #[arg(long, default_value_t = 3)]
+    pub runs: u32,
+    /// Seconds per transfer.
+    #[arg(long, default_value_t = 3)]
+    pub seconds: u32,
+    /// Another build of slotvmm.
+    #[arg(long, value_name = "PATH")]
+    pub program: Option<PathBuf>,
 }
 
 /// What to check.

@@ -7,6 +7,7 @@ mod fetch;
 mod matrix;
 mod measure;
 mod run;
+mod throughput;
 pub(crate) mod workspace;
 
 pub use check::check;
@@ -16,3 +17,4 @@ pub use fetch::fetch;
 pub use matrix::matrix;
 pub use measure::measure;
 pub use run::{run, shell};
+pub use throughput::throughput;

@@ -9,11 +9,13 @@
 mod demo;
 mod images;
 mod initrd;
+mod iperf;
 pub mod layout;
 mod mini;
 mod squashfs;
 
 pub use demo::Demo;
 pub use images::{IMAGES_VARIABLE, Images};
+pub use iperf::Iperf;
 pub use mini::Mini;
 pub use squashfs::Compressor;

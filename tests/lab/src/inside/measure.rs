@@ -8,16 +8,14 @@ use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::mpsc::{self, RecvTimeoutError};
-use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use nix::sys::resource::{UsageWho, getrusage};
-use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
 
+use super::deadline::Deadline;
 use super::exits::ExitCounter;
 use super::monitors::{Guest, Peer, command};
 use crate::sys;
@@ -116,13 +114,7 @@ fn boot(monitor: &Peer, guest: &Guest, exits: &ExitCounter) -> Result<Sample> {
         .spawn()
         .with_context(|| format!("Cannot start {}", monitor.path.display()))?;
     let output = child.stdout.take().context("The output is lost")?;
-    let (done, ended) = mpsc::channel::<()>();
-    let pid = Pid::from_child(&child);
-    let deadline = thread::spawn(move || {
-        let late = ended.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout);
-        // Its output ends with it, and with that the loop below.
-        late.then(|| kill_process(pid, Signal::KILL))
-    });
+    let deadline = Deadline::start(&child, PATIENCE);
     let mut init = None;
     let mut said = String::new();
     for line in BufReader::new(output).split(b'\n') {
@@ -133,8 +125,7 @@ fn boot(monitor: &Peer, guest: &Guest, exits: &ExitCounter) -> Result<Sample> {
         said.push_str(&line);
         said.push('\n');
     }
-    drop(done);
-    if deadline.join().is_ok_and(|killed| killed.is_some()) {
+    if deadline.end() {
         said.push_str("[killed after its time limit]");
     }
     let status = child.wait()?;

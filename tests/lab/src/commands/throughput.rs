@@ -1,0 +1,133 @@
+//! `throughput`: how fast guests are reached, beside QEMU.
+
+use std::fs;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+use super::workspace;
+use crate::args::ThroughputCommand;
+use crate::cache::Cache;
+use crate::guest::{Images, Iperf};
+use crate::host::{Host, Job, Limits};
+use crate::inside::Transfer;
+use crate::progress::heading;
+use crate::tools::Tools;
+
+/// Kernel that the guest boots.
+const KERNEL: &str = "6.12-cloud";
+
+/// Measures in turns, and prints medians and ratios to QEMU of the same kind.
+///
+/// # Errors
+/// When something cannot be built, a guest does not serve, or the lab fails.
+pub fn throughput(args: &ThroughputCommand) -> Result<u8> {
+    let program = match &args.program {
+        Some(program) => program.clone(),
+        None => workspace::build_release()?,
+    };
+    let cache = Cache::open()?;
+    let tools = Tools::ensure(&cache)?;
+    let images = Images::ensure(&cache, &tools)?;
+    let iperf = Iperf::ensure(&cache)?;
+    let host = Host::open(&cache, &tools)?;
+    heading(&format!(
+        "Throughput, {}: {}",
+        host.choice().mode,
+        host.choice().reason
+    ));
+    let kernel = images.dir().join("kernels").join(KERNEL);
+    let dir = tempfile::tempdir()?;
+    let initrd = dir.path().join("initrd");
+    iperf.write_initrd(&kernel.join("initrd"), &initrd)?;
+    let lab = std::env::current_exe().context("Cannot tell where the lab's program is")?;
+    let mut job = Job::new([lab.into_os_string()])?;
+    let paths = [
+        ("--program", program),
+        ("--kernel", kernel.join("vmlinux")),
+        ("--initrd", initrd),
+        ("--iperf", iperf.program()),
+    ];
+    job.command.extend(["inside", "throughput"].map(Into::into));
+    for (option, path) in paths {
+        job.command.extend([option.into(), path.into()]);
+    }
+    for (option, number) in [("--runs", args.runs), ("--seconds", args.seconds)] {
+        job.command
+            .extend([option.into(), number.to_string().into()]);
+    }
+    job.limits = Limits {
+        cpus: 2,
+        memory_mib: 3072,
+        timeout: Duration::from_secs(3600),
+    };
+    let transcript = tempfile::NamedTempFile::new()?;
+    job.transcript = Some(transcript.path().to_owned());
+    let status = host.run(&job)?;
+    let transfers: Vec<Transfer> = fs::read_to_string(transcript.path())?
+        .lines()
+        .filter_map(|line| serde_json::from_str(line).ok())
+        .collect();
+    print!("{}", table(&transfers));
+    Ok(status)
+}
+
+/// One line per direction and monitor, with the ratio to QEMU with or without vhost, as it is.
+fn table(transfers: &[Transfer]) -> String {
+    let mut rows: Vec<(&str, &str)> = Vec::new();
+    for transfer in transfers {
+        let row = (transfer.direction.as_str(), transfer.monitor.as_str());
+        if !rows.contains(&row) {
+            rows.push(row);
+        }
+    }
+    rows.sort_by_key(|(direction, _)| *direction);
+    let mut text = String::new();
+    for (direction, monitor) in rows {
+        let own = median(transfers, direction, monitor);
+        let peer = monitor.replace("slotvmm", "qemu");
+        let ratio = own / median(transfers, direction, &peer);
+        text.push_str(&format!(
+            "{direction:<15} {monitor:<16} {own:>8.0} Mbit/s {ratio:>7.2} x\n"
+        ));
+    }
+    text
+}
+
+fn median(transfers: &[Transfer], direction: &str, monitor: &str) -> f64 {
+    let mut rates: Vec<f64> = transfers
+        .iter()
+        .filter(|one| one.direction == direction && one.monitor == monitor)
+        .map(|one| one.mbit_s)
+        .collect();
+    rates.sort_by(f64::total_cmp);
+    rates.get(rates.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ratio_is_to_qemu_of_the_same_kind_and_direction() {
+        let transfer = |monitor: &str, mbit_s| Transfer {
+            monitor: monitor.to_owned(),
+            direction: "host to guest".to_owned(),
+            mbit_s,
+        };
+        let text = table(&[
+            transfer("slotvmm", 300.0),
+            transfer("qemu", 200.0),
+            transfer("slotvmm, vhost", 900.0),
+            transfer("qemu, vhost", 1000.0),
+            transfer("slotvmm", 100.0),
+            transfer("slotvmm", 200.0),
+        ]);
+        let ratios: Vec<&str> = text
+            .lines()
+            .filter_map(|line| line.split("Mbit/s").nth(1))
+            .map(str::trim)
+            .collect();
+        assert_eq!(ratios, ["1.00 x", "1.00 x", "0.90 x", "1.00 x"]);
+    }
+}
