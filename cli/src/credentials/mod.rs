@@ -1,9 +1,10 @@
 //! Values of credentials, between the host's files and the guest.
 //!
-//! [`value`] reads one, [`store`] answers the guest's requests out of the files, [`smbios`] words
+//! [`value`] reads one, [`reader`] without waiting for long, [`store`] answers the guest's requests out of the files, [`smbios`] words
 //! those that lie in the machine's tables. A value lives in erased buffers only; nothing here
 //! prints, logs or keeps one.
 
+mod reader;
 mod smbios;
 mod store;
 mod value;

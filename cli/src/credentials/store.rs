@@ -6,12 +6,16 @@ use devices::credentials::{Name, Refusal, Store};
 use devices::log_limit::LogLimit;
 use zeroize::Zeroizing;
 
-use super::value::{Places, read, size};
+use super::reader::Reader;
+use super::value::{Places, size};
 use super::{CredentialError, ValueError};
 use crate::resolve::Credential;
 
 /// The files of a slot's credentials.
-pub(super) struct FileStore(Vec<Entry>);
+pub(super) struct FileStore {
+    entries: Vec<Entry>,
+    reader: Reader,
+}
 
 struct Entry {
     name: Name,
@@ -49,7 +53,10 @@ impl FileStore {
                 failures: LogLimit::new(),
             })
         };
-        list.iter().map(entry).collect::<Result<_, _>>().map(Self)
+        Ok(Self {
+            entries: list.iter().map(entry).collect::<Result<_, _>>()?,
+            reader: Reader::new(),
+        })
     }
 }
 
@@ -61,19 +68,19 @@ fn path(credential: &Credential, places: &Places) -> Result<PathBuf, ValueError>
 
 impl Store for FileStore {
     fn names(&self) -> Vec<Name> {
-        let entries = self.0.iter().filter(|entry| entry.uses != Uses::None);
+        let entries = self.entries.iter().filter(|entry| entry.uses != Uses::None);
         entries.map(|entry| entry.name.clone()).collect()
     }
 
     fn read(&mut self, name: &Name) -> Result<Zeroizing<Vec<u8>>, Refusal> {
-        let mut entries = self.0.iter_mut();
+        let mut entries = self.entries.iter_mut();
         let entry = entries
             .find(|entry| entry.name == *name || entry.key == name.as_str())
             .ok_or(Refusal::Unknown)?;
         if entry.uses == Uses::None {
             return Err(Refusal::Spent);
         }
-        match read(&entry.path) {
+        match self.reader.read(&entry.path) {
             Ok(value) => {
                 if entry.uses == Uses::One {
                     entry.uses = Uses::None;

@@ -16,7 +16,7 @@ pub trait Store: Send {
     fn names(&self) -> Vec<Name>;
 
     /// The value of one as it is now, at most [`MAX_CREDENTIAL_BYTES`]. Called on the device's
-    /// thread: must not wait for anything but a disk.
+    /// thread, which serves every other socket too: must not wait for long.
     ///
     /// # Errors
     /// When the guest does not get it; the store itself logs why.
