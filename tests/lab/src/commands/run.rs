@@ -38,7 +38,7 @@ fn in_lab(machine: MachineArgs, command: Vec<OsString>, terminal: Terminal) -> R
         job = job.with_variable("SLOTVMM_BIN", program.to_string_lossy());
     }
     if job.variable(GUEST_VARIABLE).is_none()
-        && let Some(program) = workspace::program("slotvmm-guest")?
+        && let Some(program) = workspace::guest_program()?
     {
         job = job.with_variable(GUEST_VARIABLE, program.to_string_lossy());
     }

@@ -61,10 +61,16 @@ pub(crate) fn build_guest() -> Result<PathBuf> {
     Ok(target()?.join("guest/slotvmm-guest"))
 }
 
+/// Where the program for guests is, when it is built so that it runs in any.
+pub(super) fn guest_program() -> Result<Option<PathBuf>> {
+    let program = target()?.join("guest/slotvmm-guest");
+    Ok(program.exists().then_some(program))
+}
+
 /// Where the program called `name` is, when it is built: the newest of release and debug.
 pub(super) fn program(name: &str) -> Result<Option<PathBuf>> {
     let target = target()?;
-    let built = ["release", "debug", "guest"].map(|profile| target.join(profile).join(name));
+    let built = ["release", "debug"].map(|profile| target.join(profile).join(name));
     Ok(built
         .into_iter()
         .filter(|path| path.exists())
