@@ -110,6 +110,14 @@ fn check_and_run_refuse_what_cannot_be_read() {
     assert_eq!(host.files("state"), [""; 0], "nothing is made");
 
     host.write("key", SECRET);
+    let checked = host.run(&["creds", "check", "slot1"]);
+    assert_eq!(
+        (checked.code, checked.stdout.as_str()),
+        (
+            Some(0),
+            "HOST-db: not checked, only the unit that runs slot1 has it\nNo problems with 2 of slot1\n"
+        )
+    );
     let ran = host.run(&["run", "slot1", "--ignore-cpu-check"]);
     ran.failed_with(31, "$CREDENTIALS_DIRECTORY is not set");
 }

@@ -15,8 +15,8 @@ pub(crate) enum CredsCommand {
     },
     /// Check that every credential of a slot can be read
     #[command(
-        after_help = "Looks into the slot's unit when it runs, which takes root. The exit code tells what is wrong:
-docs/exit-codes.md.
+        after_help = "What lies in $CREDENTIALS_DIRECTORY can be checked while the slot's unit runs, by root. The exit
+code tells what is wrong: docs/exit-codes.md.
 
 Examples:
   slotvmm creds check slot1"

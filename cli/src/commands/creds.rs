@@ -105,6 +105,8 @@ impl Report for Listed {
 struct Checked {
     slot: String,
     checked: usize,
+    /// Those that only the unit that runs the slot can see.
+    unchecked: Vec<String>,
     problems: Vec<String>,
     #[serde(skip)]
     exit: Exit,
@@ -114,34 +116,47 @@ impl Checked {
     fn of(slot: &Slot) -> Self {
         let mut checked = Self {
             slot: slot.name.to_string(),
-            checked: slot.credentials.list.len(),
+            checked: 0,
+            unchecked: Vec::new(),
             problems: Vec::new(),
             exit: Exit::Success,
         };
         for credential in &slot.credentials.list {
-            if let Err(source) = inspect(slot, credential) {
-                let cause = match std::error::Error::source(&source) {
-                    Some(cause) => format!("{source}: {cause}"),
-                    None => source.to_string(),
-                };
-                checked
-                    .problems
-                    .push(format!("{}: {cause}", credential.name));
-                if checked.problems.len() == 1 {
-                    let name = credential.name.clone();
-                    checked.exit = CommandError::from(CredentialError { name, source }).exit();
+            match inspect(slot, credential) {
+                Ok(_) => checked.checked = checked.checked.saturating_add(1),
+                Err(ValueError::NoDirectory) => {
+                    checked.unchecked.push(credential.name.to_string());
                 }
+                Err(source) => checked.note(credential, source),
             }
         }
         checked
+    }
+
+    fn note(&mut self, credential: &Credential, source: ValueError) {
+        let cause = match std::error::Error::source(&source) {
+            Some(cause) => format!("{source}: {cause}"),
+            None => source.to_string(),
+        };
+        self.problems.push(format!("{}: {cause}", credential.name));
+        if self.problems.len() == 1 {
+            let name = credential.name.clone();
+            self.exit = CommandError::from(CredentialError { name, source }).exit();
+        }
     }
 }
 
 impl Report for Checked {
     fn text(&self) -> String {
         let mut lines = self.problems.clone();
+        lines.extend(self.unchecked.iter().map(|name| {
+            format!(
+                "{name}: not checked, only the unit that runs {} has it",
+                self.slot
+            )
+        }));
         lines.push(match (self.problems.len(), self.checked) {
-            (0, 0) => format!("{} has no credentials", self.slot),
+            (0, 0) if self.unchecked.is_empty() => format!("{} has no credentials", self.slot),
             (0, count) => format!("No problems with {count} of {}", self.slot),
             (1, _) => "1 problem".to_owned(),
             (count, _) => format!("{count} problems"),
