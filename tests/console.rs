@@ -48,6 +48,25 @@ fn console_attaches_detaches_and_leaves_the_guest_alone() -> Result<()> {
     Ok(())
 }
 
+/// A terminal takes lines of up to 4095 bytes; the port's FIFO has 64, and Linux reads 256 at once.
+#[test]
+fn long_lines_arrive_whole() -> Result<()> {
+    let Some(lab) = Lab::enter()? else {
+        return Ok(());
+    };
+    let slot = lab.slot("")?;
+    let mut vm = slot.boot()?;
+    for length in [60, 250, 330, 1000, 4000] {
+        for round in 0..5 {
+            let text = "x".repeat(length);
+            let counted = vm.guest.number(&format!("t={text}; echo ${{#t}}"))?;
+            assert_eq!(counted, length as u64, "round {round}");
+        }
+    }
+    vm.power_off()?;
+    Ok(())
+}
+
 #[test]
 fn run_brings_its_terminal_back_however_it_ends() -> Result<()> {
     let Some(lab) = Lab::enter()? else {

@@ -25,8 +25,35 @@ pub use state::{SERIAL_STATE_VERSION, SerialPortState};
 /// Number of ports.
 pub const PORTS: u64 = 8;
 
+/// Interrupt enable register, while the divisor latch is out of sight.
+const INTERRUPT_ENABLE: u8 = 1;
+
+/// In it: interrupt while there is input.
+const ENABLE_INPUT: u8 = 1 << 0;
+
+/// Interrupt identification register, to be read.
+const INTERRUPT_IDENTIFICATION: u8 = 2;
+
+/// In it: no interrupt is pending.
+const NOTHING_PENDING: u8 = 1 << 0;
+
+/// In it: there is input.
+const INPUT_PENDING: u8 = 1 << 2;
+
+/// Line control register.
+const LINE_CONTROL: u8 = 3;
+
+/// In it: the divisor latch is in the place of other registers.
+const DIVISOR_LATCH: u8 = 1 << 7;
+
 /// Modem control register, whose loop-back bit keeps input out.
 const MODEM_CONTROL: u8 = 4;
+
+/// Line status register.
+const LINE_STATUS: u8 = 5;
+
+/// In it: there is input.
+const DATA_READY: u8 = 1 << 0;
 
 /// The port.
 ///
@@ -169,6 +196,27 @@ impl SerialPort {
         self.port.state().into()
     }
 
+    /// The interrupt for input belongs to a level: it is pending as long as there is input. The
+    /// crate `vm-superio` takes it back when it was read, or with the first byte. Linux reads 256
+    /// bytes at most and looks again: told that nothing is pending, it would leave the rest where
+    /// it is, for good.
+    fn read_register(&mut self, register: u8) -> u8 {
+        let value = self.port.read(register);
+        if register == INTERRUPT_IDENTIFICATION && self.wants_input_read() {
+            value & !NOTHING_PENDING | INPUT_PENDING
+        } else {
+            value
+        }
+    }
+
+    /// Whether there is input, and an interrupt wanted while there is.
+    fn wants_input_read(&mut self) -> bool {
+        let latched = self.port.read(LINE_CONTROL) & DIVISOR_LATCH != 0;
+        !latched
+            && self.port.read(INTERRUPT_ENABLE) & ENABLE_INPUT != 0
+            && self.port.read(LINE_STATUS) & DATA_READY != 0
+    }
+
     fn write_register(&mut self, register: u8, value: u8) {
         let result = self.port.write(register, value);
         if register == MODEM_CONTROL {
@@ -187,7 +235,7 @@ impl BusDevice for SerialPort {
     fn read(&mut self, offset: u64, data: &mut [u8]) {
         data.fill(0);
         if let ([value], Some(register)) = (data, register(offset)) {
-            *value = self.port.read(register);
+            *value = self.read_register(register);
         }
     }
 

@@ -92,6 +92,55 @@ fn input_of_any_length_arrives_through_a_bounded_fifo() {
 }
 
 #[test]
+fn interrupt_stays_pending_until_the_last_byte_is_read() {
+    let (mut port, irq) = port(Output::default());
+    port.write(1, &[1]);
+    port.enqueue(b"abc").unwrap();
+    irq.read().unwrap();
+    for byte in b"abc" {
+        assert_eq!(read(&mut port, 2) & 0x0f, 4, "before {byte}");
+        assert_eq!(read(&mut port, 0), *byte);
+    }
+    assert_eq!(read(&mut port, 2) & 0x0f, 1);
+}
+
+/// Linux leaves its interrupt handler after 256 bytes, though the port was filled again and again
+/// in the meantime.
+#[test]
+fn driver_that_reads_a_part_of_a_long_line_is_told_of_the_rest() {
+    let (mut port, irq) = port(Output::default());
+    port.write(1, &[1]);
+    let mut left = 330;
+    let mut fill = |port: &mut SerialPort| left -= port.enqueue(&vec![b'x'; left]).unwrap();
+    fill(&mut port);
+    let mut handled = Vec::new();
+    while irq.read().is_ok() {
+        while read(&mut port, 2) & 1 == 0 {
+            let mut count = 0;
+            while count < 256 && read(&mut port, 5) & 1 != 0 {
+                read(&mut port, 0);
+                count += 1;
+                if port.space().read().is_ok() {
+                    fill(&mut port);
+                }
+            }
+            handled.push(count);
+        }
+    }
+    assert_eq!(handled, [256, 74]);
+}
+
+#[test]
+fn input_that_came_while_its_interrupt_was_off_interrupts_later() {
+    let (mut port, irq) = port(Output::default());
+    port.enqueue(b"a").unwrap();
+    assert!(irq.read().is_err());
+    port.write(1, &[1]);
+    irq.read().unwrap();
+    assert_eq!(read(&mut port, 2) & 0x0f, 4);
+}
+
+#[test]
 fn input_refused_in_loop_back_is_announced_afterwards() {
     let (mut port, _irq) = port(Output::default());
     port.write(4, &[0x10]);
