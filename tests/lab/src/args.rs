@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 
 use crate::check::Step;
-use crate::inside::{DemoArgs, MatrixArgs, MeasureArgs, Peer, ThroughputArgs};
+use crate::inside::{DemoArgs, MatrixArgs, MeasureArgs, Peer, SharesArgs, ThroughputArgs};
 
 /// Gives slotvmm a real KVM host with stock kernels on any machine.
 #[derive(Debug, Parser)]
@@ -49,6 +49,8 @@ pub enum Command {
     Measure(MeasureCommand),
     /// Measure how fast a guest is reached over its network card, beside QEMU, with and without vhost.
     Throughput(ThroughputCommand),
+    /// Measure how fast a guest reads a shared directory, beside QEMU with virtiofsd.
+    Shares(SharesCommand),
     /// What the lab's commands do inside the lab.
     #[command(subcommand, hide = true)]
     Inside(Inside),
@@ -71,6 +73,8 @@ pub enum Inside {
     Measure(MeasureArgs),
     /// Transfer to and from every monitor's guest.
     Throughput(ThroughputArgs),
+    /// Read a share through every backend.
+    Shares(SharesArgs),
 }
 
 /// What to measure.
@@ -100,6 +104,29 @@ pub struct ThroughputCommand {
     /// Another build of slotvmm.
     #[arg(long, value_name = "PATH")]
     pub program: Option<PathBuf>,
+}
+
+/// How to measure shared directories.
+#[derive(Debug, Args)]
+pub struct SharesCommand {
+    /// Kernel to boot.
+    #[arg(long, default_value = "6.12-cloud")]
+    pub kernel: String,
+    /// Rounds; every contender has a guest in each.
+    #[arg(long, default_value_t = 3)]
+    pub runs: u32,
+    /// Files in the tree.
+    #[arg(long, default_value_t = 20_000)]
+    pub files: usize,
+    /// Size of the large file, in MiB.
+    #[arg(long, default_value_t = 1024, value_name = "MIB")]
+    pub large: usize,
+    /// Count instructions instead of time, where the lab is emulated.
+    #[arg(long)]
+    pub icount: bool,
+    /// Another build of slotvmm to compare with, as NAME=PATH.
+    #[arg(long, value_name = "NAME=PATH")]
+    pub beside: Vec<String>,
 }
 
 /// What to check.

@@ -20,6 +20,8 @@ fn main() -> ExitCode {
         Command::Inside(Inside::Measure(args)) => inside::measure(&args),
         Command::Inside(Inside::Demo(args)) => inside::demo(&args),
         Command::Inside(Inside::Matrix(args)) => inside::matrix(&args),
+        Command::Shares(args) => commands::shares(&args),
+        Command::Inside(Inside::Shares(args)) => inside::shares(&args),
         Command::Shell { machine } => commands::shell(machine),
     };
     done.map_or_else(

@@ -8,6 +8,7 @@ mod matrix;
 mod measure;
 mod run;
 mod throughput;
+mod shares;
 pub(crate) mod workspace;
 
 pub use check::check;
@@ -18,3 +19,4 @@ pub use matrix::matrix;
 pub use measure::measure;
 pub use run::{run, shell};
 pub use throughput::throughput;
+pub use shares::shares;

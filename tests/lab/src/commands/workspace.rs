@@ -67,6 +67,19 @@ pub(super) fn guest_program() -> Result<Option<PathBuf>> {
     Ok(program.exists().then_some(program))
 }
 
+/// Builds the program that measurements run in guests and returns it.
+pub(super) fn build_probe() -> Result<PathBuf> {
+    let mut build = cargo();
+    build
+        .args(["rustc", "--release", "--package", "probe", "--bin", "probe"])
+        .args(["--", "-C", "target-feature=+crt-static"])
+        .current_dir(root()?);
+    if !process::succeeds(&mut build)? {
+        bail!("probe does not build");
+    }
+    Ok(target()?.join("release/probe"))
+}
+
 /// Where the program called `name` is, when it is built: the newest of release and debug.
 pub(super) fn program(name: &str) -> Result<Option<PathBuf>> {
     let target = target()?;

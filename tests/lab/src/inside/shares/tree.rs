@@ -1,0 +1,63 @@
+//! What is shared: a tree of small files, a large file, and what the guest runs.
+
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+
+/// Files per directory.
+const PER_DIRECTORY: usize = 50;
+
+/// What the guest runs once the share is mounted. Mounted anew, it knows nothing of the share.
+const SCRIPT: &str = "set -e
+probe=/tmp/probe
+cp /mnt/probe $probe
+again() { cd /; umount /mnt; echo 3 >/proc/sys/vm/drop_caches; mount -t virtiofs share /mnt; }
+again
+$probe time find_cold find /mnt/tree
+$probe time find_warm find /mnt/tree
+again
+$probe time tar_cold tar c /mnt/tree
+$probe time tar_warm tar c /mnt/tree
+again
+$probe time sequential_read dd if=/mnt/large bs=1M
+again
+$probe time random_reads $probe random /mnt/large 8192 1
+again
+$probe time random_reads_by_four $probe random /mnt/large 8192 4
+";
+
+/// Makes `files` files of up to ten kilobytes in `dir/tree`, and a file of `large` MiB.
+pub(super) fn plant(dir: &Path, files: usize, large: usize) -> Result<()> {
+    for number in 0..files {
+        // As in a store: a few directories at the top, the files two levels deeper.
+        let parent = dir.join(format!(
+            "tree/package{}/part{}",
+            number / PER_DIRECTORY / 8,
+            number / PER_DIRECTORY % 8
+        ));
+        if number % PER_DIRECTORY == 0 {
+            fs::create_dir_all(&parent)?;
+        }
+        let content = format!("{number}\n").repeat(number * 7 % 1500);
+        fs::write(parent.join(format!("file{number}")), content).context("Cannot make the tree")?;
+    }
+    let mut file = File::create(dir.join("large"))?;
+    let block: Vec<u8> = (0..1 << 20).map(|at: u32| at.to_le_bytes()[1]).collect();
+    for _ in 0..large {
+        file.write_all(&block)
+            .context("Cannot make the large file")?;
+    }
+    Ok(())
+}
+
+/// Adds what the guest runs.
+pub(super) fn add_programs(dir: &Path, probe: &Path) -> Result<()> {
+    let copy = dir.join("probe");
+    fs::copy(probe, &copy).with_context(|| format!("Cannot copy {}", probe.display()))?;
+    fs::set_permissions(&copy, fs::Permissions::from_mode(0o755))?;
+    fs::write(dir.join("measure.sh"), SCRIPT)?;
+    Ok(())
+}

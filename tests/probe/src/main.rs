@@ -1,0 +1,71 @@
+//! What a measurement runs in a guest. It is linked statically, for guests that have no libraries.
+//!
+//! `probe time NAME PROGRAM ARGUMENT…` runs a program without its output and prints
+//! `PROBE NAME NANOSECONDS`. `probe random FILE READS THREADS` reads 4 KiB at a time, at places
+//! that are the same in every run.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt as _;
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use anyhow::{Context as _, Result, bail, ensure};
+
+/// Bytes of a read, and what its place is a multiple of.
+const BLOCK: u16 = 4096;
+
+fn main() -> Result<()> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match words.as_slice() {
+        ["time", name, program, arguments @ ..] => time(name, program, arguments),
+        ["random", file, reads, threads] => random(file, reads.parse()?, threads.parse()?),
+        _ => bail!("Expected: time NAME PROGRAM ARGUMENT…, or random FILE READS THREADS"),
+    }
+}
+
+fn time(name: &str, program: &str, arguments: &[&str]) -> Result<()> {
+    let start = Instant::now();
+    let status = Command::new(program)
+        .args(arguments)
+        .stdout(Stdio::null())
+        .status()
+        .with_context(|| format!("Cannot start {program}"))?;
+    let taken = start.elapsed().as_nanos();
+    ensure!(status.success(), "{program} ended with {status}");
+    println!("PROBE {name} {taken}");
+    Ok(())
+}
+
+/// Reads `reads` blocks in all, by `threads` threads at once.
+fn random(path: &str, reads: u64, threads: u64) -> Result<()> {
+    let file = File::open(path).with_context(|| format!("Cannot open {path}"))?;
+    let blocks = file.metadata()?.len() / u64::from(BLOCK);
+    ensure!(blocks > 0 && threads > 0, "Nothing to read");
+    std::thread::scope(|scope| {
+        let file = &file;
+        let readers: Vec<_> = (1..=threads)
+            .map(|seed| scope.spawn(move || read_some(file, blocks, (seed, reads / threads))))
+            .collect();
+        for reader in readers {
+            match reader.join() {
+                Ok(read) => read.context("Cannot read")?,
+                Err(_) => bail!("A reader panicked"),
+            }
+        }
+        Ok(())
+    })
+}
+
+fn read_some(file: &File, blocks: u64, (seed, reads): (u64, u64)) -> std::io::Result<()> {
+    let mut buffer = vec![0; usize::from(BLOCK)];
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    for _ in 0..reads {
+        // xorshift64, which is never zero.
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        file.read_exact_at(&mut buffer, state % blocks * u64::from(BLOCK))?;
+    }
+    Ok(())
+}
