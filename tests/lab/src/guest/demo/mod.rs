@@ -20,17 +20,20 @@ use crate::progress::Step;
 use crate::sys;
 use crate::tools::Tools;
 
-/// Beyond what every system has: an init, device handling, a network, an SSH server, apt.
-const PACKAGES: [&str; 14] = [
+/// Beyond what every system has: an init, device handling, a network, an SSH server, apt, and what a
+/// host of slots needs, since tests under systemd run slots in this system.
+const PACKAGES: [&str; 16] = [
     "?essential",
     "apt",
     "dbus",
     "debian-archive-keyring",
+    "e2fsprogs",
     "iproute2",
     "iputils-ping",
     "kmod",
     "less",
     "netbase",
+    "nftables",
     "openssh-server",
     "procps",
     "systemd-sysv",
