@@ -1,0 +1,136 @@
+//! The units that come with slotvmm, under a real systemd: what they start, how a slot ends for
+//! systemd, and what is left then.
+
+use std::fs;
+
+use anyhow::{Context as _, Result};
+use fixture::systemd::{Files, SystemdHost};
+use fixture::{Lab, guest::Guest};
+
+const UNIT: &str = "slotvmm@slot1.service";
+
+/// Most that `systemd-analyze security` may find exposed, in tenths.
+const EXPOSURE: &str = "--threshold=15";
+
+fn boot(lab: &Lab) -> Result<SystemdHost> {
+    Files::new(lab, "")?.boot()
+}
+
+/// The slot's guest, once it takes commands.
+fn guest(host: &SystemdHost) -> Result<Guest> {
+    let mut guest = host.console("slot1")?;
+    guest.wait_ready()?;
+    Ok(guest)
+}
+
+/// Fails when anything of the slot is still there.
+fn expect_nothing_left(host: &SystemdHost) -> Result<()> {
+    let group = host.path("sys/fs/cgroup/system.slice/system-slotvmm.slice");
+    let processes = fs::read_to_string(group.join(UNIT).join("cgroup.procs"));
+    assert_eq!(processes.unwrap_or_default(), "");
+    assert!(!host.path("run/slotvmm/slot1").exists());
+    assert_eq!(host.run(&["pgrep", "-c", "slotvmm"]).ok(), None);
+    let locks = fs::read_to_string("/proc/locks").context("Cannot read the locks")?;
+    assert!(!locks.contains("OFDLCK"), "{locks}");
+    let mounts = fs::read_to_string(host.path("proc/1/mounts"))?;
+    assert!(!mounts.contains("slot1"), "{mounts}");
+    Ok(())
+}
+
+#[test]
+fn units_are_well_formed_and_confined() -> Result<()> {
+    let Some(lab) = Lab::enter()? else {
+        return Ok(());
+    };
+    let host = boot(&lab)?;
+    for unit in [
+        UNIT,
+        "slotvmm-net@slot1.service",
+        "slotvmm-net.service",
+        "slotvmm.target",
+    ] {
+        let ended = host.call(&["systemd-analyze", "verify", "--man=no", unit])?;
+        assert_eq!((ended.code, ended.stderr.trim()), (Some(0), ""), "{unit}");
+    }
+    let file = "/etc/systemd/system/slotvmm@.service";
+    let analyze = ["systemd-analyze", "security", "--offline=true", EXPOSURE];
+    let report = host.run(&[&analyze[..], &[file]].concat())?;
+    println!("{}", report.lines().last().unwrap_or_default());
+    Ok(())
+}
+
+#[test]
+fn network_comes_and_goes_with_its_unit() -> Result<()> {
+    let Some(lab) = Lab::enter()? else {
+        return Ok(());
+    };
+    let host = boot(&lab)?;
+    host.run(&["systemctl", "start", "slotvmm-net.service"])?;
+    host.run(&["ip", "link", "show", "dev", "br-slot1"])?;
+    let tap = host.run(&["ip", "-details", "link", "show", "dev", "vm-slot1"])?;
+    assert!(tap.contains("master br-slot1"), "{tap}");
+    assert!(host.run(&["nft", "list", "tables"])?.contains("slotvmm"));
+
+    host.run(&["systemctl", "stop", "slotvmm-net.service"])?;
+    let links = host.run(&["ip", "link"])?;
+    assert!(!links.contains("slot1"), "{links}");
+    assert_eq!(host.run(&["nft", "list", "tables"])?, "");
+    Ok(())
+}
+
+#[test]
+fn stop_shuts_the_guest_down_and_leaves_nothing() -> Result<()> {
+    let Some(lab) = Lab::enter()? else {
+        return Ok(());
+    };
+    let host = boot(&lab)?;
+    host.run(&["systemctl", "start", UNIT])?;
+    guest(&host)?;
+    let process = host.property(UNIT, "MainPID")?;
+    let status = fs::read_to_string(host.path(&format!("proc/{process}/status")))?;
+    let field = |name: &str| status.lines().find(|line| line.starts_with(name));
+    assert_eq!(field("CapEff:"), Some("CapEff:\t0000000000000000"));
+    assert_eq!(field("NoNewPrivs:"), Some("NoNewPrivs:\t1"));
+    assert_ne!(field("Uid:"), Some("Uid:\t0\t0\t0\t0"));
+
+    host.run(&["systemctl", "stop", UNIT])?;
+    assert_eq!(host.property(UNIT, "ActiveState")?, "inactive");
+    assert_eq!(host.property(UNIT, "Result")?, "success");
+    assert_eq!(host.property(UNIT, "ExecMainStatus")?, "0");
+    expect_nothing_left(&host)
+}
+
+#[test]
+fn powered_off_guest_stays_off_and_rebooted_one_comes_back() -> Result<()> {
+    let Some(lab) = Lab::enter()? else {
+        return Ok(());
+    };
+    let host = boot(&lab)?;
+    host.run(&["systemctl", "start", UNIT])?;
+    let first = host.property(UNIT, "MainPID")?;
+    guest(&host)?.send("reboot -f")?;
+    host.wait_property(UNIT, ("NRestarts", "1"))?;
+    host.wait_property(UNIT, ("ActiveState", "active"))?;
+    assert_ne!(host.property(UNIT, "MainPID")?, first);
+
+    guest(&host)?.send("sync; poweroff -f")?;
+    host.wait_property(UNIT, ("ActiveState", "inactive"))?;
+    assert_eq!(host.property(UNIT, "Result")?, "success");
+    assert_eq!(host.property(UNIT, "NRestarts")?, "1");
+    expect_nothing_left(&host)
+}
+
+#[test]
+fn wrong_configuration_is_not_tried_again() -> Result<()> {
+    let Some(lab) = Lab::enter()? else {
+        return Ok(());
+    };
+    let host = Files::new(&lab, "[machine]\nmemroy = 1\n")?.boot()?;
+    host.call(&["systemctl", "start", UNIT])?;
+    host.wait_property(UNIT, ("ActiveState", "failed"))?;
+    assert_eq!(host.property(UNIT, "ExecMainStatus")?, "30");
+    assert_eq!(host.property(UNIT, "NRestarts")?, "0");
+    let log = host.run(&["journalctl", "--unit", UNIT, "--output=cat"])?;
+    assert!(log.contains("memroy"), "{log}");
+    Ok(())
+}
