@@ -31,6 +31,28 @@ pub(crate) enum Exit {
     CannotRun = 33,
 }
 
+/// All of them.
+const ALL: [Exit; 11] = [
+    Exit::Success,
+    Exit::Failed,
+    Exit::Usage,
+    Exit::Reboot,
+    Exit::Panic,
+    Exit::TripleFault,
+    Exit::Stopped,
+    Exit::Config,
+    Exit::Host,
+    Exit::DiskLocked,
+    Exit::CannotRun,
+];
+
+impl Exit {
+    /// The exit that a process ended with; nothing when it is none of ours.
+    pub(crate) fn from_code(code: u8) -> Option<Self> {
+        ALL.into_iter().find(|exit| *exit as u8 == code)
+    }
+}
+
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
         Self::from(exit as u8)
@@ -40,20 +62,6 @@ impl From<Exit> for ExitCode {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const ALL: [Exit; 11] = [
-        Exit::Success,
-        Exit::Failed,
-        Exit::Usage,
-        Exit::Reboot,
-        Exit::Panic,
-        Exit::TripleFault,
-        Exit::Stopped,
-        Exit::Config,
-        Exit::Host,
-        Exit::DiskLocked,
-        Exit::CannotRun,
-    ];
 
     #[test]
     fn every_code_is_in_the_documented_table() {

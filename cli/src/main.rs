@@ -18,6 +18,7 @@ mod output;
 mod resolve;
 mod rundir;
 mod share;
+mod systemd;
 mod tap;
 mod vsock;
 

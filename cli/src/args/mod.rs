@@ -17,7 +17,7 @@ pub(crate) use self::creds::CredsCommand;
 pub(crate) use self::fs::{Cache, FsBackend, Sandbox};
 pub(crate) use self::host::{Completion, Doctor};
 pub(crate) use self::net::NetCommand;
-pub(crate) use self::slot::{ConsoleArgs, Run, SlotArg, Status, Stop};
+pub(crate) use self::slot::{ConsoleArgs, Logs, Run, SlotArg, Status, Stop};
 
 /// Runs slots: microVMs with a fixed network identity and portable state.
 #[derive(Debug, Parser)]
@@ -66,6 +66,12 @@ pub(crate) struct Global {
 pub(crate) enum Command {
     /// Boot a slot and stay until its guest is done
     Run(Run),
+    /// Start a slot's systemd unit and wait until it is up
+    Start(SlotArg),
+    /// Restart a slot's systemd unit
+    Restart(SlotArg),
+    /// Show what a slot and its console said, from the journal
+    Logs(Logs),
     /// Press the power button of a running slot and wait until it is off
     Stop(Stop),
     /// Halt the processors of a running slot

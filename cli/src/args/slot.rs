@@ -1,4 +1,5 @@
-//! The verbs about one slot: `run`, `stop`, `pause`, `resume`, `status`, `console`.
+//! The verbs about one slot: `run`, `start`, `stop`, `restart`, `logs`, `pause`, `resume`,
+//! `status`, `console`.
 
 use clap::Args;
 
@@ -36,6 +37,7 @@ pub(crate) struct Run {
 /// A command that takes just a slot.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
+  slotvmm start slot1
   slotvmm pause slot1
   slotvmm resume slot1")]
 pub(crate) struct SlotArg {
@@ -59,6 +61,27 @@ pub(crate) struct Stop {
     /// Stop hard after this many seconds
     #[arg(long, value_name = "SECONDS")]
     pub(crate) timeout: Option<u32>,
+}
+
+/// `logs`
+#[derive(Debug, Args)]
+#[command(
+    after_help = "The slot's own messages and everything its guest prints on the serial console, as journalctl
+shows the unit slotvmm@<slot>.service.
+
+Examples:
+  slotvmm logs slot1 --follow
+  slotvmm logs slot1 --lines 50"
+)]
+pub(crate) struct Logs {
+    /// Name of the slot
+    pub(crate) slot: String,
+    /// Go on with what is said from now on
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+    /// Show only so many of the last lines
+    #[arg(short = 'n', long, value_name = "N")]
+    pub(crate) lines: Option<u32>,
 }
 
 /// `status`

@@ -22,6 +22,7 @@ use crate::disk::DiskError;
 use crate::exit::Exit;
 use crate::rundir::RunDirError;
 use crate::share::ShareError;
+use crate::systemd::UnitError;
 
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
@@ -77,6 +78,9 @@ pub(crate) enum CommandError {
     /// A running slot cannot be asked.
     #[error(transparent)]
     Client(#[from] ClientError),
+    /// systemd does not do what was asked.
+    #[error(transparent)]
+    Unit(#[from] UnitError),
     /// A share cannot be served.
     #[error(transparent)]
     FsBackend(#[from] fs_backend::RunError),
@@ -149,6 +153,7 @@ impl CommandError {
             } => Exit::DiskLocked,
             Self::Credential(error) => of_value(&error.source),
             Self::Boot(error) => of_boot(error),
+            Self::Unit(error) => error.exit(),
             Self::Client(_) | Self::Run(_) => Exit::Failed,
             Self::FsBackend(fs_backend::RunError::Daemon(_)) => Exit::Failed,
             Self::FsBackend(_)

@@ -15,6 +15,7 @@ mod phases;
 mod run;
 mod status;
 mod stop;
+mod unit;
 
 use std::path::Path;
 use std::time::Instant;
@@ -110,6 +111,12 @@ pub(crate) fn dispatch(command: &Command, context: &Context) -> Result<Exit, Com
         Command::Run(args) if args.dry_run => dry_run::dry_run(args, context),
         Command::Run(args) => run::run(args, context),
         Command::Stop(args) => stop::stop(args, context),
+        Command::Start(args) => unit::start(args, context),
+        Command::Restart(args) => unit::restart(args, context),
+        Command::Logs(args) => {
+            context.text_only("logs")?;
+            unit::logs(args)
+        }
         Command::Pause(args) => lifecycle::pause(args, context),
         Command::Resume(args) => lifecycle::resume(args, context),
         Command::Status(args) => status::status(args, context),

@@ -14,6 +14,7 @@ use super::{CommandError, Context};
 use crate::args::Stop;
 use crate::client::{Ask, Client, ClientError};
 use crate::exit::Exit;
+use crate::systemd::{Job, Unit};
 
 /// How long a process may take to end once its machine was stopped hard.
 const HARD_STOP_LIMIT: Duration = Duration::from_secs(10);
@@ -31,14 +32,25 @@ pub(super) fn stop(args: &Stop, context: &Context) -> Result<Exit, CommandError>
 }
 
 fn stop_slot(args: &Stop, client: &Client) -> Result<Exit, CommandError> {
-    let info: VmInfo = client.ask(Ask::Info)?;
+    let unit = Unit::of(client.slot());
+    let info: VmInfo = match (client.ask(Ask::Info), &unit) {
+        // Between two runs there is no process, but systemd would start the next one.
+        (Err(ClientError::NotRunning { .. }), Some(unit)) if is_up(unit) => {
+            unit.run(Job::Stop)?;
+            return Ok(Exit::Success);
+        }
+        (answer, _) => answer?,
+    };
     let Some(process) = open_process(info.pid)? else {
         return Ok(Exit::Success);
     };
     if args.timeout == Some(0) {
         return stop_hard(client, &process);
     }
-    client.tell(Ask::PowerButton)?;
+    // systemd presses it as well, and knows then that the end was wanted.
+    if !unit.is_some_and(|unit| owns(&unit, info.pid) && unit.begin_stop()) {
+        client.tell(Ask::PowerButton)?;
+    }
     let limit = args
         .timeout
         .map(|seconds| Duration::from_secs(seconds.into()));
@@ -46,6 +58,14 @@ fn stop_slot(args: &Stop, client: &Client) -> Result<Exit, CommandError> {
         Ended::Yes => Ok(Exit::Success),
         Ended::No => stop_hard(client, &process),
     }
+}
+
+fn is_up(unit: &Unit<'_>) -> bool {
+    unit.facts().is_ok_and(|facts| facts.is_up())
+}
+
+fn owns(unit: &Unit<'_>, pid: u32) -> bool {
+    unit.facts().is_ok_and(|facts| facts.owns(pid))
 }
 
 fn stop_hard(client: &Client, process: &OwnedFd) -> Result<Exit, CommandError> {
