@@ -7,8 +7,8 @@ mod fetch;
 mod matrix;
 mod measure;
 mod run;
-mod throughput;
 mod shares;
+mod throughput;
 pub(crate) mod workspace;
 
 pub use check::check;
@@ -18,5 +18,5 @@ pub use fetch::fetch;
 pub use matrix::matrix;
 pub use measure::measure;
 pub use run::{run, shell};
-pub use throughput::throughput;
 pub use shares::shares;
+pub use throughput::throughput;

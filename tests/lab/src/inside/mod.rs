@@ -1,9 +1,5 @@
 //! What the lab's own commands do inside the lab: the part of `demo`, `matrix`,
-<<<<<<< HEAD
-//! `measure` and `throughput` that needs KVM.
-=======
-//! `measure` and `shares` that needs KVM.
->>>>>>> 94e6e90 (tests/lab: Measure shared directories beside virtiofsd)
+//! `measure`, `throughput` and `shares` that needs KVM.
 //! The lab starts itself there, as a hidden subcommand.
 
 mod deadline;
@@ -20,8 +16,5 @@ pub use demo::{DemoArgs, demo};
 pub use matrix::{Boot, Case, MatrixArgs, Outcome, matrix};
 pub use measure::{MeasureArgs, Sample, measure};
 pub use monitors::Peer;
-<<<<<<< HEAD
-pub use throughput::{ThroughputArgs, Transfer, throughput};
-=======
 pub use shares::{Contender, Reading, SharesArgs, shares};
->>>>>>> 94e6e90 (tests/lab: Measure shared directories beside virtiofsd)
+pub use throughput::{ThroughputArgs, Transfer, throughput};
