@@ -1,199 +1,206 @@
-//! Two real guests under the rules of the host: what they reach, and what they do not. Every rule
-//! is tried with namespaces in place of guests in `cli/tests/rules.rs`; here it is the whole way.
+//! Real guests under the rules of the host: what they reach, and what they do not. Every rule is
+//! tried with namespaces in place of guests in `cli/tests/rules.rs`, too.
 
-use std::fs::{self, File};
-use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::os::fd::AsRawFd as _;
+use std::fs;
 use std::process::Command;
 use std::thread;
-use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
+use fixture::internet::{HOST, IMDS, INTERNET, Internet, fetch, ip};
 use fixture::{Lab, PATIENCE, Slot, TestVm};
-use nix::sched::{CloneFlags, setns, unshare};
 
-/// The internet's end of the uplink, and the host's.
-const INTERNET: &str = "203.0.113.1";
-const HOST: &str = "203.0.113.2";
-
-/// What answers on the internet, and what nobody may get at.
+/// What answers on the internet.
 const PORTS: [u16; 3] = [80, 22, 853];
 
-/// A network namespace behind the host's uplink.
-struct Internet(File);
+/// The files of five slots: egress of every class, and what only one of them may.
+const SLOTS: [&str; 5] = [
+    "publish = [{ host = 8080, guest = 80 }]\n",
+    "egress = \"unrestricted\"\nallow_imds = true\n",
+    "egress = \"none\"\n",
+    "egress = [{ proto = \"tcp\", ports = [22] }, { proto = \"icmp\" }]\n",
+    "",
+];
 
-impl Internet {
-    fn new() -> Result<Self> {
-        let made = thread::spawn(|| -> Result<File> {
-            unshare(CloneFlags::CLONE_NEWNET)?;
-            Ok(File::open("/proc/thread-self/ns/net")?)
-        });
-        let Ok(namespace) = made.join() else {
-            bail!("No namespace for the internet");
-        };
-        let internet = Self(namespace?);
-        let path = format!("/proc/{}/fd/{}", std::process::id(), internet.0.as_raw_fd());
-        ip(&format!(
-            "link add uplink type veth peer name eth0 netns {path}"
-        ))?;
-        ip(&format!("addr add {HOST}/24 dev uplink"))?;
-        ip("link set uplink up")?;
-        internet.run(|| {
-            ip("link set lo up")?;
-            ip(&format!("addr add {INTERNET}/24 dev eth0"))?;
-            ip("addr add 169.254.169.254/32 dev eth0")?;
-            ip("link set eth0 up")
-        })?;
-        ip(&format!("route add default via {INTERNET}"))?;
-        for port in PORTS {
-            let listener = internet.run(|| Ok(TcpListener::bind(("0.0.0.0", port))?))?;
-            thread::spawn(move || {
-                for mut stream in listener.incoming().flatten() {
-                    let from = stream.peer_addr().map(|from| from.ip().to_string());
-                    let _ = writeln!(stream, "{}", from.unwrap_or_default());
-                }
-            });
-        }
-        Ok(internet)
-    }
+/// The fifth may connect to the first, to one port.
+const PAIR: &str = "[net]\nallow = [{ from = \"slot5\", to = \"slot1\", tcp = [5432] }]\n";
 
-    fn run<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
-        thread::scope(|scope| {
-            let thread = scope.spawn(|| {
-                setns(&self.0, CloneFlags::CLONE_NEWNET)?;
-                work()
-            });
-            thread.join().unwrap_or_else(|_| bail!("It panicked"))
-        })
-    }
-}
+/// Ports of the internet and of a metadata service that each of the slots reaches, in order.
+const REACHED: [&str; 5] = [
+    "203.0.113.1:80",
+    "203.0.113.1:80 203.0.113.1:22 203.0.113.1:853 169.254.169.254:80",
+    "",
+    "203.0.113.1:22",
+    "203.0.113.1:80",
+];
 
-fn ip(arguments: &str) -> Result<()> {
-    let status = Command::new("ip").args(arguments.split(' ')).status()?;
-    ensure!(status.success(), "ip {arguments} failed");
-    Ok(())
-}
+/// Puts a function into the guest that prints which of its arguments, ADDRESS:PORT, it reaches. It
+/// asks all at once.
+const REACH: &str = "reach() { p=; for t in $*; do \
+    (nc -w 8 ${t%:*} ${t#*:} </dev/null >/dev/null 2>&1; echo $? >/tmp/r$t) & p=\"$p $!\"; done; wait $p; \
+    for t in $*; do [ $(cat /tmp/r$t) != 0 ] || echo $t; done; }";
 
-/// What `from` is told by whoever listens at `to`.
-fn fetch(to: &str) -> Result<String> {
-    let to: SocketAddr = to.parse()?;
-    let mut stream = TcpStream::connect_timeout(&to, Duration::from_secs(30))?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    let mut text = String::new();
-    stream.read_to_string(&mut text)?;
-    Ok(text.trim().to_owned())
-}
+/// As [`REACH`], by ping, for addresses.
+const PINGS: &str = "pings() { p=; for t in $*; do \
+    (ping -c 1 -W 8 $t >/dev/null 2>&1; echo $? >/tmp/p$t) & p=\"$p $!\"; done; wait $p; \
+    for t in $*; do [ $(cat /tmp/p$t) != 0 ] || echo $t; done; }";
 
-/// Boots a slot that is not the fixture's own.
-fn boot(slot: &Slot, name: &str) -> Result<TestVm> {
-    let mut vm = TestVm::start(slot.command(&["run", name, "--console"]))?;
-    vm.guest.wait_ready()?;
-    Ok(vm)
-}
-
-fn reaches(vm: &mut TestVm, to: &str) -> Result<bool> {
-    let line = format!("nc -w 3 {to} </dev/null >/dev/null 2>&1");
-    Ok(vm.guest.attempt(&line)?.1 == 0)
-}
-
-#[test]
-fn guests_reach_the_web_and_not_each_other() -> Result<()> {
-    let Some(lab) = Lab::enter()? else {
-        return Ok(());
-    };
-    let internet = Internet::new()?;
-    let slot = lab.slot("[net]\npublish = [{ host = 8080, guest = 80 }]\n")?;
-    fs::write(slot.path("etc/slots/slot2.toml"), "")?;
-    slot.call(&["net", "apply"])?.expect_code(0)?;
-    let (mut one, mut two) = (slot.boot()?, boot(&slot, "slot2")?);
-    for vm in [&mut one, &mut two] {
-        let seen = vm
-            .guest
-            .run(&format!("nc -w 20 {INTERNET} 80 </dev/null"))?;
-        assert_eq!(seen, HOST, "the internet sees the host");
-        for other in ["22", "853"] {
-            assert!(!reaches(vm, &format!("{INTERNET} {other}"))?, "{other}");
-        }
-        assert!(!reaches(vm, "169.254.169.254 80")?);
+/// Boots the five, each with web servers at ports 80 and 5432 that say which it is.
+fn boot_all(slot: &Slot) -> Result<Vec<TestVm>> {
+    let names: Vec<String> = (1..=5).map(|n| format!("slot{n}")).collect();
+    let start = |name: &String| TestVm::start(slot.command(&["run", name, "--console"]));
+    let mut vms = names.iter().map(start).collect::<Result<Vec<_>>>()?;
+    on_all(&mut vms, |n, vm| {
+        vm.guest.wait_ready()?;
+        vm.guest.run(REACH)?;
+        vm.guest.run(PINGS)?;
+        vm.guest.run("mkdir -p /tmp/www")?;
         vm.guest
-            .run("(while :; do echo guest | nc -l -p 80; done) >/dev/null 2>&1 &")?;
-    }
-    // Listening before anybody asks: the host is let through.
-    for guest in ["10.1.0.2:80", "10.2.0.2:80"] {
-        assert_eq!(retry(|| fetch(guest))?, "guest");
-    }
-    assert!(!reaches(&mut one, "10.2.0.2 80")?);
-    assert!(!reaches(&mut two, "10.1.0.2 80")?);
-    for silent in ["10.2.0.2", "10.2.0.1"] {
-        let ping = format!("ping -c 1 -W 2 {silent} >/dev/null");
-        assert_ne!(one.guest.attempt(&ping)?.1, 0, "{silent}");
-    }
-    one.guest.run("ping -c 1 -W 10 10.1.0.1 >/dev/null")?;
-
-    let published = format!("{HOST}:8080");
-    assert_eq!(retry(|| internet.run(|| fetch(&published)))?, "guest");
-
-    // Under an address that is not its own it reaches nobody, not even the host.
-    one.guest.run("ip addr add 10.1.0.77/24 dev eth0")?;
-    let spoofed = "ping -c 1 -W 2 -I 10.1.0.77 10.1.0.1 >/dev/null";
-    assert_ne!(one.guest.attempt(spoofed)?.1, 0);
-    let neighbours = Command::new("ip")
-        .args(["neigh", "show", "dev", "br-slot1"])
-        .output()?;
-    assert!(!String::from_utf8_lossy(&neighbours.stdout).contains("10.1.0.77 "));
-    one.power_off()?;
-    two.power_off()?;
-    Ok(())
+            .run(&format!("echo guest {n} >/tmp/www/index.html"))?;
+        // It listens before it goes into the background.
+        for port in [80, 5432] {
+            vm.guest.run(&format!("httpd -p {port} -h /tmp/www"))?;
+        }
+        Ok(())
+    })?;
+    Ok(vms)
 }
 
-/// The guest's server is away between two callers.
-fn retry(ask: impl Fn() -> Result<String>) -> Result<String> {
-    let deadline = std::time::Instant::now() + PATIENCE;
-    loop {
-        match ask() {
-            Ok(text) => return Ok(text),
-            Err(error) if std::time::Instant::now() >= deadline => return Err(error),
-            Err(_) => thread::sleep(Duration::from_millis(50)),
+/// Does `work` with all guests at once, the first one being number 1.
+fn on_all(
+    vms: &mut [TestVm],
+    work: impl Fn(usize, &mut TestVm) -> Result<()> + Sync,
+) -> Result<()> {
+    thread::scope(|scope| {
+        let work = &work;
+        let threads: Vec<_> = vms
+            .iter_mut()
+            .zip(1..)
+            .map(|(vm, n)| scope.spawn(move || work(n, vm)))
+            .collect();
+        for (thread, n) in threads.into_iter().zip(1..) {
+            match thread.join() {
+                Ok(done) => done.map_err(|error| error.context(format!("slot{n}")))?,
+                Err(_) => bail!("slot{n} panicked"),
+            }
         }
-    }
+        Ok(())
+    })
+}
+
+/// What of `targets` the guest reaches by TCP, or by ping where they have no port.
+fn reached(vm: &mut TestVm, targets: &[String]) -> Result<Vec<String>> {
+    let with_port = targets.iter().any(|target| target.contains(':'));
+    let command = if with_port { "reach" } else { "pings" };
+    let found = vm.guest.run(&format!("{command} {}", targets.join(" ")))?;
+    Ok(found.split_whitespace().map(str::to_owned).collect())
+}
+
+/// The same of every guest, by number.
+fn of_all(pattern: &str) -> Vec<String> {
+    (1..=5)
+        .map(|n| pattern.replace('N', &n.to_string()))
+        .collect()
 }
 
 #[test]
-fn state_comes_up_under_the_address_of_its_slot() -> Result<()> {
+fn five_guests_reach_what_their_slots_may_and_not_each_other() -> Result<()> {
     let Some(lab) = Lab::enter()? else {
         return Ok(());
     };
-    let slot = lab.slot("")?;
-    let mut vm = slot.boot()?;
-    vm.guest
-        .run("mkdir -p /tmp/data && mount -t ext4 /dev/vdb /tmp/data && echo kept >/tmp/data/file && umount /tmp/data")?;
-    let cmdline = vm.guest.run("cat /proc/cmdline")?;
-    assert!(cmdline.contains("ip=10.1.0.2::10.1.0.1:255.255.255.0:slot1:eth0:off:10.1.0.1"));
-    vm.power_off()?;
+    let internet = Internet::new(&PORTS)?;
+    let slot = five_slots(&lab)?;
+    slot.call(&["net", "apply"])?.expect_code(0)?;
+    let mut vms = boot_all(&slot)?;
 
-    // A slot with a network and a name of its own takes the same disk.
-    let text = "index = 40\n[net]\nsubnet = \"192.168.40.0/28\"\ntap = \"vm-web\"\nbridge = \"br-web\"\nmac = \"02:00:00:00:00:28\"\n";
-    fs::write(slot.path("etc/slots/webserver-two.toml"), text)?;
-    slot.call(&["net", "apply", "webserver-two"])?
-        .expect_code(0)?;
-    let other = slot.path("state/webserver-two");
-    fs::create_dir_all(&other)?;
-    fs::rename(slot.data_image(), other.join("data.img")).context("Cannot move the image")?;
-    let mut vm = boot(&slot, "webserver-two")?;
+    for (n, address) in (1..).zip(of_all("10.N.0.2:80")) {
+        assert_eq!(fetch(&address)?, format!("guest {n}"), "the host is let in");
+    }
+    let published = format!("{HOST}:8080");
+    assert_eq!(internet.run(|| fetch(&published))?, "guest 1");
+    let seen = vms[0]
+        .guest
+        .run(&format!("nc -w 20 {INTERNET} 80 </dev/null"))?;
+    assert_eq!(seen, HOST, "the internet sees the host");
+
+    on_all(&mut vms, |n, vm| {
+        let outside: Vec<String> = PORTS
+            .iter()
+            .map(|port| format!("{INTERNET}:{port}"))
+            .chain([format!("{IMDS}:80")])
+            .collect();
+        assert_eq!(reached(vm, &outside)?.join(" "), REACHED[n - 1], "slot{n}");
+        // Its own server answers, those of others do not, but for the pair.
+        let own = format!("10.{n}.0.2");
+        assert_eq!(reached(vm, &of_all("10.N.0.2:80"))?, [format!("{own}:80")]);
+        let databases = reached(vm, &of_all("10.N.0.2:5432"))?;
+        let pair = (n == 5).then(|| "10.1.0.2:5432".to_owned());
+        let expected: Vec<String> = pair.into_iter().chain([format!("{own}:5432")]).collect();
+        assert_eq!(databases, expected, "slot{n}");
+        assert_eq!(reached(vm, &of_all("10.N.0.2"))?, [own]);
+        assert_eq!(reached(vm, &of_all("10.N.0.1"))?, [format!("10.{n}.0.1")]);
+        Ok(())
+    })?;
+    only_unrestricted_datagrams_arrive(&internet, &mut vms)?;
+    on_all(&mut vms, lies_get_nowhere)?;
+    for vm in vms {
+        vm.power_off()?;
+    }
+    Ok(())
+}
+
+fn five_slots(lab: &Lab) -> Result<Slot> {
+    let slot = lab.slot("")?;
+    let bootstrap = lab.image("mini/6.1-cloud.squashfs");
+    slot.write_host(&format!(
+        "{PAIR}[defaults.boot]\nbootstrap = {bootstrap:?}\n[defaults.machine]\nmemory = 192\n\
+         [defaults.data]\nenabled = false\n"
+    ))?;
+    for (n, text) in (1..).zip(SLOTS) {
+        let path = slot.path(&format!("etc/slots/slot{n}.toml"));
+        fs::write(path, format!("[net]\n{text}"))?;
+    }
+    Ok(slot)
+}
+
+/// Each asks a name server on the internet for a name of its own, the one that may as the last.
+fn only_unrestricted_datagrams_arrive(internet: &Internet, vms: &mut [TestVm]) -> Result<()> {
+    let queries = internet.datagrams(53)?;
+    for n in [1, 3, 4, 5, 2] {
+        let ask = format!("timeout 3 nslookup asked-by-{n} {INTERNET} >/dev/null 2>&1; true");
+        vms[n - 1].guest.run(&ask)?;
+    }
+    let first = queries.recv_timeout(PATIENCE)?;
+    ensure!(first.contains("asked-by-2"), "{first:?} came through");
+    Ok(())
+}
+
+/// Under addresses that are not its own a guest reaches nobody, not even the host.
+fn lies_get_nowhere(n: usize, vm: &mut TestVm) -> Result<()> {
+    let (gateway, next) = (format!("10.{n}.0.1"), n % 5 + 1);
+    let ping = |from: &str| format!("ping -c 1 -W 3 -I {from} {gateway} >/dev/null");
+    vm.guest.run(&ping(&format!("10.{n}.0.2")))?;
+    let others = [format!("10.{n}.0.77"), format!("10.{next}.0.2")];
+    for address in &others {
+        vm.guest
+            .run(&format!("ip addr add {address}/32 dev eth0"))?;
+        assert_ne!(vm.guest.attempt(&ping(address))?.1, 0, "as {address}");
+        // The host has not even learned of it.
+        let bridge = format!("br-slot{n}");
+        let neighbours = Command::new("ip")
+            .args(["neigh", "show", "dev", &bridge])
+            .output()?;
+        let neighbours = String::from_utf8_lossy(&neighbours.stdout).into_owned();
+        assert!(!neighbours.contains(&format!("{address} ")), "{neighbours}");
+    }
+    // As somebody else's card.
+    vm.guest.run("ip link set eth0 down")?;
     vm.guest
-        .run("mkdir -p /tmp/data && mount -t ext4 /dev/vdb /tmp/data")?;
-    assert_eq!(vm.guest.run("cat /tmp/data/file")?, "kept");
-    let cmdline = vm.guest.run("cat /proc/cmdline")?;
-    let address =
-        "ip=192.168.40.2::192.168.40.1:255.255.255.240:webserver-two:eth0:off:192.168.40.1";
-    assert!(cmdline.contains(address), "{cmdline}");
-    assert!(
-        cmdline.contains("systemd.hostname=webserver-two"),
-        "{cmdline}"
-    );
-    vm.guest.run("umount /tmp/data")?;
-    vm.power_off()?;
+        .run("ip link set eth0 address 02:00:00:00:00:99 up")?;
+    assert_ne!(vm.guest.attempt(&ping(&format!("10.{n}.0.2")))?.1, 0);
+    vm.guest.run("ip link set eth0 down")?;
+    vm.guest
+        .run(&format!("ip link set eth0 address 02:00:00:00:00:0{n} up"))?;
+    vm.guest.run(&ping(&format!("10.{n}.0.2")))?;
     Ok(())
 }
 
