@@ -2,11 +2,12 @@
 
 use std::fmt::Write as _;
 use std::fs::{self, File};
-use std::io::{Read as _, Seek as _, SeekFrom};
+use std::io::Read as _;
 use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
+use fixture::search;
 use fixture::share::digest;
 use fixture::system::{Distribution, Overlay};
 use fixture::{Ended, Lab, Slot, TestVm};
@@ -253,21 +254,8 @@ fn expect_privileged_only(vm: &mut TestVm) -> Result<()> {
 fn expect_nowhere_else(vm: &mut TestVm, slot: &Slot, mark: &str) -> Result<()> {
     let found = vm.guest.run("bash /usr/lib/lab/scan.sh")?;
     assert_eq!(found, "", "in the guest");
-    for process in fs::read_dir("/proc")? {
-        for file in ["cmdline", "environ"] {
-            // Not a process, or gone.
-            let content = fs::read(
-                process
-                    .as_ref()
-                    .map(|it| it.path().join(file))
-                    .unwrap_or_default(),
-            );
-            assert!(
-                !holds(&content.unwrap_or_default(), mark),
-                "{process:?} {file}"
-            );
-        }
-    }
+    let found = search::processes(Path::new("/proc"), mark)?;
+    ensure!(found.is_empty(), "on the host in {found:?}");
     for arguments in [
         &["config", "show", "slot1"][..],
         &["creds", "list", "slot1"],
@@ -279,44 +267,13 @@ fn expect_nowhere_else(vm: &mut TestVm, slot: &Slot, mark: &str) -> Result<()> {
     }
     let kernel = Ended::of(Command::new("dmesg"))?.stdout;
     assert!(!kernel.contains(mark), "the host's kernel log");
-    let own = copies(std::process::id(), mark)?;
+    let own = search::memory(std::process::id(), mark)?;
     ensure!(!own.is_empty(), "the search of memory finds nothing");
-    let copies = copies(vm.pid(), mark)?;
+    let copies = search::memory(vm.pid(), mark)?;
     ensure!(copies.is_empty(), "slotvmm keeps copies in {copies:?}");
     assert!(!vm.guest.screen().text().contains(mark), "the console");
     assert!(!vm.errors().text().contains(mark), "slotvmm's log");
     Ok(())
-}
-
-fn holds(content: &[u8], mark: &str) -> bool {
-    content
-        .windows(mark.len())
-        .any(|window| window == mark.as_bytes())
-}
-
-/// The writable memory of a process that holds the mark, guest RAM left out.
-fn copies(process: u32, mark: &str) -> Result<Vec<String>> {
-    const GUEST_RAM: u64 = 64 << 20;
-    let mut memory = File::open(format!("/proc/{process}/mem"))?;
-    let mut copies = Vec::new();
-    for line in fs::read_to_string(format!("/proc/{process}/maps"))?.lines() {
-        let (range, rest) = line.split_once(' ').context("No range")?;
-        let (start, end) = range.split_once('-').context("No end")?;
-        let (start, end) = (
-            u64::from_str_radix(start, 16)?,
-            u64::from_str_radix(end, 16)?,
-        );
-        if !rest.starts_with("rw") || end - start >= GUEST_RAM {
-            continue;
-        }
-        let mut content = vec![0; usize::try_from(end - start)?];
-        memory.seek(SeekFrom::Start(start))?;
-        // Registers of devices have no memory behind them.
-        if memory.read_exact(&mut content).is_ok() && holds(&content, mark) {
-            copies.push(line.to_owned());
-        }
-    }
-    Ok(copies)
 }
 
 fn reach_units_and_nothing_else(distribution: Distribution) -> Result<()> {
@@ -370,7 +327,10 @@ fn program_for_guests_is_small_and_static() -> Result<()> {
     let content = fs::read(&program)?;
     assert!(content.len() < 2 << 20, "{} bytes", content.len());
     // Nothing of it is where a dynamic linker would be named.
-    assert!(!holds(&content, "/lib64/ld-linux"), "dynamically linked");
+    assert!(
+        !search::holds(&content, "/lib64/ld-linux"),
+        "dynamically linked"
+    );
     let version = Ended::of({
         let mut command = Command::new(&program);
         command.arg("--version");
