@@ -17,6 +17,7 @@ pub mod interrupt;
 pub mod legacy;
 pub mod log_limit;
 pub mod net;
+pub mod notify;
 pub mod rate_limit;
 pub mod registry;
 pub mod rng;

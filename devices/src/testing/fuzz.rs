@@ -17,6 +17,7 @@ use crate::fs::refuse_all;
 use crate::legacy::ioapic::{self, IoApic, Line, MsiMessage, RouteSink};
 use crate::net::testing::answer_dhcp;
 use crate::net::{Lease, MacAddr};
+use crate::notify;
 use crate::rng::Requests;
 use crate::state::StateBlob;
 use crate::transport::TransportState;
@@ -48,6 +49,27 @@ pub fn queues(kind: &str, input: &[u8]) {
         .filter(|subject| subject.name.starts_with(kind))
     {
         device(subject, input);
+    }
+}
+
+/// Notifications of a service manager: what is understood is the same in one piece and byte by
+/// byte, and every text of it can be shown.
+pub fn notification(input: &[u8]) {
+    let mut whole = Vec::new();
+    let mut parser = notify::Parser::default();
+    parser.feed(input, |report| whole.push(report));
+    parser.end(|report| whole.push(report));
+    let mut bytewise = Vec::new();
+    let mut parser = notify::Parser::default();
+    for byte in input {
+        parser.feed(&[*byte], |report| bytewise.push(report));
+    }
+    parser.end(|report| bytewise.push(report));
+    assert_eq!(whole, bytewise);
+    for report in whole {
+        if let notify::Report::Status(text) = report {
+            assert!(text.len() <= notify::MAX_STATUS_BYTES && !text.contains(char::is_control));
+        }
     }
 }
 
