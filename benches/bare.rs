@@ -21,6 +21,7 @@ use vmm::config::{Discovery, VmConfig};
 use vmm::console::ConsoleEnds;
 use vmm::kvm::{HostPolicy, Opening};
 use vmm::phases::Phases;
+use vmm::readiness::{Board, Criterion, Supervision};
 use vmm::vm::BootOptions;
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -90,9 +91,12 @@ fn bootstrap_disk() -> BlkConfig {
 }
 
 fn options(start: Instant) -> Result<BootOptions, Box<dyn Error>> {
+    let phases = Arc::new(Phases::since(start));
     let output = std::io::stdout().as_fd().try_clone_to_owned()?;
     Ok(BootOptions {
-        phases: Arc::new(Phases::since(start)),
+        readiness: Arc::new(Board::new(Criterion::Running, None, Arc::clone(&phases))?),
+        supervision: Supervision::default(),
+        phases,
         console: ConsoleEnds {
             output: Some(Box::new(File::from(output))),
             ..ConsoleEnds::default()

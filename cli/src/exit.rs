@@ -21,6 +21,8 @@ pub(crate) enum Exit {
     TripleFault = 21,
     /// The guest was stopped hard.
     Stopped = 22,
+    /// The guest did not become ready.
+    NotReady = 23,
     /// The configuration or the bootstrap is not usable.
     Config = 30,
     /// The host lacks something, or withholds it.
@@ -32,7 +34,7 @@ pub(crate) enum Exit {
 }
 
 /// All of them.
-const ALL: [Exit; 11] = [
+const ALL: [Exit; 12] = [
     Exit::Success,
     Exit::Failed,
     Exit::Usage,
@@ -40,6 +42,7 @@ const ALL: [Exit; 11] = [
     Exit::Panic,
     Exit::TripleFault,
     Exit::Stopped,
+    Exit::NotReady,
     Exit::Config,
     Exit::Host,
     Exit::DiskLocked,

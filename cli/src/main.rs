@@ -15,6 +15,7 @@ mod disk;
 mod exit;
 mod logging;
 mod output;
+mod readiness;
 mod resolve;
 mod rundir;
 mod share;

@@ -32,6 +32,14 @@ pub struct VmConfig {
 }
 
 impl VmConfig {
+    /// The guest's address on its socket device, when it has one.
+    pub fn cid(&self) -> Option<u32> {
+        self.devices.iter().find_map(|device| match device {
+            DeviceConfig::Vsock(vsock) => Some(vsock.cid.get()),
+            _ => None,
+        })
+    }
+
     /// What guest RAM has to be: shared only when another process serves a device.
     pub fn backing(&self) -> Backing {
         if self.devices.iter().any(DeviceConfig::shares_memory) {

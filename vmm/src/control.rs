@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Duration;
 
+use devices::notify::Shutdown;
 use event_manager::{EventManager, EventOps, EventSet, Events, MutEventSubscriber, SubscriberOps};
 use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create,
@@ -14,6 +15,7 @@ use crate::api::{Reply, Request, RequestError, Verb};
 use crate::events::{Event, EventQueue};
 use crate::footprint;
 use crate::lifecycle::{Outcome, VmState};
+use crate::readiness::{Step, Watch};
 use crate::running::Running;
 use crate::signals::StopSignals;
 use crate::vm::RunError;
@@ -25,12 +27,13 @@ const PRESS_AGAIN: Duration = Duration::from_secs(3);
 const WAKE: u32 = 0;
 const SIGNAL: u32 = 1;
 const TIMER: u32 = 2;
+const READINESS: u32 = 3;
 
 /// Serves everything that can happen to `running` until the guest has ended.
 pub(crate) fn run(
     running: Running,
     queue: EventQueue,
-    signals: StopSignals,
+    (signals, watch): (StopSignals, Watch),
 ) -> Result<Outcome, RunError> {
     let press_timer = timerfd_create(
         TimerfdClockId::Monotonic,
@@ -42,6 +45,7 @@ pub(crate) fn run(
         running,
         queue,
         signals,
+        watch,
         press_timer,
         signalled: false,
         ended: None,
@@ -74,6 +78,7 @@ struct Control {
     running: Running,
     queue: EventQueue,
     signals: StopSignals,
+    watch: Watch,
     press_timer: OwnedFd,
     /// Whether a stop signal came before.
     signalled: bool,
@@ -86,29 +91,47 @@ impl Control {
         if let Err(error) = self.running.start() {
             self.end(Err(RunError::Control(io::Error::other(error))));
         }
+        self.watch();
         // Here, because the guest waits for nothing any more.
         if let Err(error) = footprint::release_text() {
             tracing::debug!(%error, "Text that only starting needed stays in memory");
         }
     }
 
-    /// The first end counts: what follows is its consequence.
+    /// The first end counts: what follows is its consequence. A guest that was given up did not
+    /// end well, however it did.
     fn end(&mut self, how: Result<Outcome, RunError>) {
+        let how = match how {
+            Ok(Outcome::Poweroff | Outcome::Killed) if self.watch.has_given_up() => {
+                Ok(Outcome::NotReady)
+            }
+            how => how,
+        };
         self.ended.get_or_insert(how);
+    }
+
+    /// The guest reset the machine, or ran into a triple fault: `seen` is what that looks like.
+    /// When its systemd has said what it is about to do, that is what it is, since there are
+    /// machines and kernels on which a reboot is a triple fault, or a power-off a reset.
+    fn reset(&mut self, seen: Outcome) {
+        let outcome = match self.watch.readiness().shutdown() {
+            // A panicked kernel resets the machine by whatever means it finds.
+            _ if self.running.panicked => Outcome::Panic,
+            Some(Shutdown::Poweroff) => Outcome::Poweroff,
+            Some(Shutdown::Reboot) => Outcome::Reboot,
+            _ => seen,
+        };
+        self.end(Ok(outcome));
     }
 
     fn happened(&mut self, event: Event) {
         match event {
             Event::GuestPoweroff => self.end(Ok(Outcome::Poweroff)),
             Event::GuestPanic => self.running.panicked = true,
-            // A panicked kernel resets the machine by whatever means it finds.
-            Event::GuestReset | Event::TripleFault { .. } if self.running.panicked => {
-                self.end(Ok(Outcome::Panic))
-            }
-            Event::GuestReset => self.end(Ok(Outcome::Reboot)),
+            Event::GuestReset => self.reset(Outcome::Reboot),
             Event::TripleFault { vcpu } => {
                 tracing::warn!(vcpu, "triple fault");
-                self.end(Ok(Outcome::TripleFault));
+                self.reset(Outcome::TripleFault);
             }
             Event::VcpuFailed { vcpu, reason } => self.end(Err(RunError::Vcpu { vcpu, reason })),
             Event::Request(Request { verb, reply }) => {
@@ -120,7 +143,10 @@ impl Control {
 
     fn obey(&mut self, verb: Verb) -> Result<Reply, RequestError> {
         match verb {
-            Verb::Info => return Ok(Reply::Info(Box::new(self.running.info()))),
+            Verb::Info => {
+                let readiness = self.watch.readiness().info();
+                return Ok(Reply::Info(Box::new(self.running.info(readiness))));
+            }
             Verb::Pause => self.running.pause()?,
             Verb::Resume => self.running.resume()?,
             Verb::PowerButton => self.press()?,
@@ -145,6 +171,7 @@ impl Control {
 
     fn press(&mut self) -> Result<(), RequestError> {
         self.running.press_power_button()?;
+        self.watch.stopping();
         let again = Timespec {
             tv_sec: i64::try_from(PRESS_AGAIN.as_secs()).unwrap_or(1),
             tv_nsec: 0,
@@ -160,6 +187,31 @@ impl Control {
         Ok(())
     }
 
+    /// The guest reported something, or it is time for something.
+    fn watch(&mut self) {
+        if self.watch.takes_pulse() {
+            match self.running.pulse() {
+                Ok(()) => self.watch.beat(),
+                Err(vcpu) => tracing::warn!(vcpu, "The thread of a vCPU does not answer"),
+            }
+        }
+        match self.watch.look() {
+            Step::GoOn => {}
+            Step::GiveUp => self.give_up(),
+            Step::End => self.end(Ok(Outcome::NotReady)),
+        }
+    }
+
+    /// Somebody waits for a guest that will not be ready: it is asked to power off.
+    fn give_up(&mut self) {
+        let status = self.watch.readiness().status();
+        tracing::error!("The guest is given up: {status}");
+        if let Err(error) = self.press() {
+            tracing::warn!(%error, "the guest cannot be asked: it is stopped hard");
+            self.end(Ok(Outcome::NotReady));
+        }
+    }
+
     fn press_again(&mut self) {
         let mut expirations = [0; 8];
         let fired = rustix::io::read(&self.press_timer, &mut expirations).is_ok();
@@ -172,7 +224,10 @@ impl Control {
 
 impl MutEventSubscriber for Control {
     fn init(&mut self, ops: &mut EventOps) {
+        let [board, clock] = self.watch.descriptors();
         let sources = [
+            (board, READINESS),
+            (clock, READINESS),
             (self.queue.wake.as_raw_fd(), WAKE),
             (self.signals.as_raw_fd(), SIGNAL),
             (self.press_timer.as_raw_fd(), TIMER),
@@ -195,6 +250,7 @@ impl MutEventSubscriber for Control {
                 }
             }
             SIGNAL => self.signalled(),
+            READINESS => self.watch(),
             _ => self.press_again(),
         }
     }

@@ -17,6 +17,7 @@ pub mod lifecycle;
 pub mod machine;
 pub mod memory;
 pub mod phases;
+pub mod readiness;
 mod running;
 mod signals;
 pub mod validate;

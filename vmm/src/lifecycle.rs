@@ -120,6 +120,8 @@ pub enum Outcome {
     TripleFault,
     /// It was stopped without the guest's consent.
     Killed,
+    /// Its guest was not ready in time, or ended up in emergency mode, while a supervisor waited.
+    NotReady,
 }
 
 #[cfg(test)]

@@ -27,8 +27,12 @@ pub enum Phase {
     VcpuRun,
     /// The guest's first byte on the serial console.
     FirstSerialByte,
-    /// The kernel starts its init process, as far as the console tells.
+    /// The kernel starts its init process: the console tells, or the init process itself does.
     Init,
+    /// The guest's systemd has reached `sysinit.target`.
+    Sysinit,
+    /// The guest is ready.
+    Ready,
     /// The guest ended.
     GuestEnded,
 }
@@ -47,6 +51,8 @@ impl Phase {
             Self::VcpuRun => "vcpu run",
             Self::FirstSerialByte => "first serial byte",
             Self::Init => "init",
+            Self::Sysinit => "sysinit",
+            Self::Ready => "ready",
             Self::GuestEnded => "guest ended",
         }
     }

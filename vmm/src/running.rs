@@ -9,6 +9,7 @@ use crate::console::Console;
 use crate::lifecycle::{TransitionError, VmState};
 use crate::machine::{Attached, Machine};
 use crate::phases::{Phase, Phases};
+use crate::readiness::ReadinessInfo;
 use crate::vcpu::VcpuThreads;
 use crate::vm::lock;
 
@@ -17,6 +18,8 @@ pub(crate) struct Running {
     pub(crate) slot: String,
     pub(crate) memory_mib: u64,
     pub(crate) vcpu_count: u8,
+    /// The guest's address on its socket device.
+    pub(crate) cid: Option<u32>,
     pub(crate) state: VmState,
     /// Whether the guest's kernel reported a panic.
     pub(crate) panicked: bool,
@@ -76,6 +79,24 @@ impl Running {
         Ok(())
     }
 
+    /// Finds out whether every vCPU has answered the last question, and asks the next one. A paused
+    /// machine is responsive.
+    ///
+    /// # Errors
+    /// With the vCPU that has not answered.
+    pub(crate) fn pulse(&self) -> Result<(), usize> {
+        if self.state == VmState::Paused {
+            return Ok(());
+        }
+        match self.vcpus.silent() {
+            Some(vcpu) => Err(vcpu),
+            None => {
+                self.vcpus.probe();
+                Ok(())
+            }
+        }
+    }
+
     /// Ends everything: vCPUs, then devices with all their I/O, then the console.
     pub(crate) fn finish(mut self, state: VmState) {
         self.phases.stamp(Phase::GuestEnded);
@@ -90,7 +111,7 @@ impl Running {
         let _ = self.state.transition(state);
     }
 
-    pub(crate) fn info(&self) -> VmInfo {
+    pub(crate) fn info(&self, readiness: ReadinessInfo) -> VmInfo {
         VmInfo {
             slot: self.slot.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -99,6 +120,8 @@ impl Running {
             panicked: self.panicked,
             vcpus: self.vcpu_count,
             memory_mib: self.memory_mib,
+            cid: self.cid,
+            readiness,
             devices: self.machine.attached.iter().map(device_info).collect(),
             uptime_ms: u64::try_from(self.phases.elapsed().as_millis()).unwrap_or(u64::MAX),
             phases: self.phases.stamps(),

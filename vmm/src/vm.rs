@@ -19,6 +19,7 @@ use crate::lifecycle::{Outcome, VmState};
 use crate::machine::{Machine, MachineError, plan};
 use crate::memory::{self, MemoryError};
 use crate::phases::{Phase, Phases};
+use crate::readiness::{Board, Supervision, Watch};
 use crate::running::Running;
 use crate::signals::StopSignals;
 use crate::validate::ConfigError;
@@ -34,6 +35,10 @@ pub struct BootOptions {
     pub control: Option<UnixListener>,
     /// KVM on its way; started as early as possible.
     pub kvm: Opening,
+    /// What the guest reports of itself.
+    pub readiness: Arc<Board>,
+    /// Who waits for the guest.
+    pub supervision: Supervision,
 }
 
 /// Why a machine did not boot.
@@ -96,6 +101,7 @@ pub struct Vm {
     queue: EventQueue,
     signals: StopSignals,
     events: EventSender,
+    watch: Watch,
 }
 
 impl Vm {
@@ -115,8 +121,10 @@ impl Vm {
         let signals = StopSignals::block().map_err(on("block the stop signals"))?;
         let phases = options.phases;
         let (events, queue) = event_channel().map_err(on("create the event channel"))?;
-        let outbox =
-            console::outbox(events.clone(), phases.clone()).map_err(on("create the console"))?;
+        let outbox = console::outbox(events.clone(), phases.clone(), options.readiness.clone())
+            .map_err(on("create the console"))?;
+        let watch =
+            Watch::new(options.readiness, options.supervision).map_err(on("create a timer"))?;
         let memory = memory::create(config.memory_mib, config.backing())?;
         phases.stamp(Phase::MemoryMapped);
         let payload = boot::open(&config.boot)?;
@@ -146,6 +154,7 @@ impl Vm {
                 slot: config.name.clone(),
                 memory_mib: config.memory_mib,
                 vcpu_count: config.vcpus,
+                cid: config.cid(),
                 state: VmState::Created,
                 panicked: false,
                 vcpus,
@@ -157,6 +166,7 @@ impl Vm {
             queue,
             signals,
             events,
+            watch,
         })
     }
 
@@ -170,7 +180,7 @@ impl Vm {
     /// # Errors
     /// When the host cannot run the guest any further. Everything is stopped then, too.
     pub fn run(self) -> Result<Outcome, RunError> {
-        control::run(self.running, self.queue, self.signals)
+        control::run(self.running, self.queue, (self.signals, self.watch))
     }
 }
 

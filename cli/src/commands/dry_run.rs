@@ -153,6 +153,7 @@ impl Plan {
             ("cache", kernel.cache.to_string()),
             ("initrd", or_dash(initrd)),
             ("parameters", self.cmdline.clone()),
+            ("ready", self.ready()),
             (
                 "control",
                 self.slot.paths.control_socket.display().to_string(),
@@ -162,6 +163,11 @@ impl Plan {
                 self.slot.paths.console_socket.display().to_string(),
             ),
         ])
+    }
+
+    fn ready(&self) -> String {
+        let ready = &self.slot.ready;
+        format!("when {}, within {} s", ready.when, ready.timeout)
     }
 
     fn memory(&self) -> String {

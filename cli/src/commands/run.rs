@@ -7,13 +7,15 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
-use devices::credentials::PORT;
 use devices::registry::HostHandles;
+use devices::vsock::VsockHost;
+use devices::{credentials::PORT as CREDENTIALS, notify};
 use nix::sys::signalfd::SignalFd;
 use serde::Serialize;
 use vmm::console::ConsoleEnds;
 use vmm::kvm::{HostPolicy, Opening};
 use vmm::phases::{Phase, Phases};
+use vmm::readiness::ReadinessInfo;
 use vmm::vm::BootOptions;
 use vmm::{Outcome, Vm};
 
@@ -25,6 +27,7 @@ use crate::credentials;
 use crate::disk;
 use crate::exit::Exit;
 use crate::output::{Format, Report as _, print, print_text};
+use crate::readiness;
 use crate::resolve::{Slot, plan};
 use crate::rundir::RunDir;
 use crate::share;
@@ -46,12 +49,14 @@ pub(super) fn run(args: &Run, context: &Context) -> Result<Exit, CommandError> {
     let mut handles = open_handles(&slot)?;
     let mut config = plan::vm_config(&slot);
     config.oem_strings = credentials.oem_strings;
+    let readiness =
+        readiness::board(&slot.ready, &phases).map_err(CommandError::on("watch the guest"))?;
     if slot.vsock.is_some() {
-        let listener = run_dir.bind_vsock().map_err(in_run_dir(&slot))?;
         let mut services = vsock::Services::new();
-        services.insert(PORT, Box::new(credentials.service));
-        let host = vsock::host(listener, &slot.paths.vsock_socket, services);
-        handles.add_vsock(plan::vsock_id(), host);
+        services.insert(CREDENTIALS, Box::new(credentials.service));
+        let notify = notify::NotifyService::new(readiness.clone());
+        services.insert(notify::PORT, Box::new(notify));
+        handles.add_vsock(plan::vsock_id(), vsock_host(&slot, &run_dir, services)?);
     }
     let sockets = run_dir.bind().map_err(in_run_dir(&slot))?;
     let mut console = ConsoleEnds {
@@ -65,17 +70,30 @@ pub(super) fn run(args: &Run, context: &Context) -> Result<Exit, CommandError> {
         console,
         control: Some(sockets.control),
         kvm,
+        readiness: Arc::clone(&readiness),
+        supervision: readiness::supervision(&slot.ready),
     };
     let vm = Vm::boot(&config, handles, options)?;
     // With the secrets that are in the machine's tables by now.
     drop(config);
     terminal.start()?;
+    readiness::probe(&slot.ready, &readiness).map_err(CommandError::on("watch the guest"))?;
     let outcome = vm.run();
     // Before anything is printed: the terminal is raw until then.
     terminal.finish()?;
     let outcome = outcome?;
     report(args, context, outcome, &phases).map_err(CommandError::on("print the result"))?;
-    Ok(exit(&slot, outcome))
+    Ok(exit(&slot, outcome, &readiness.info()))
+}
+
+/// The host's side of the socket device.
+fn vsock_host(
+    slot: &Slot,
+    run_dir: &RunDir,
+    services: vsock::Services,
+) -> Result<VsockHost, CommandError> {
+    let listener = run_dir.bind_vsock().map_err(in_run_dir(slot))?;
+    Ok(vsock::host(listener, &slot.paths.vsock_socket, services))
 }
 
 fn host_policy(args: &Run) -> HostPolicy {
@@ -213,13 +231,14 @@ impl crate::output::Report for Ended {
 }
 
 /// The exit code; says why when it is not the usual one.
-fn exit(slot: &Slot, outcome: Outcome) -> Exit {
+fn exit(slot: &Slot, outcome: Outcome, readiness: &ReadinessInfo) -> Exit {
     let (exit, what) = match outcome {
         Outcome::Poweroff => return Exit::Success,
         Outcome::Reboot => (Exit::Reboot, "the guest asked for a reboot"),
         Outcome::Panic => (Exit::Panic, "the guest's kernel panicked"),
         Outcome::TripleFault => (Exit::TripleFault, "the guest ran into a triple fault"),
         Outcome::Killed => (Exit::Stopped, "the guest was stopped hard"),
+        Outcome::NotReady => (Exit::NotReady, readiness.status.as_str()),
     };
     eprintln!("{}: {what}", slot.name);
     exit

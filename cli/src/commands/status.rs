@@ -36,12 +36,16 @@ impl Report for Running {
         let mut rows = vec![
             ("slot", info.slot.clone()),
             ("state", info.state.to_string()),
+            ("guest", info.readiness.status.clone()),
             ("process", info.pid.to_string()),
             ("vCPUs", info.vcpus.to_string()),
             ("memory", format!("{} MiB", info.memory_mib)),
             ("uptime", uptime(info.uptime_ms)),
             ("version", info.version.clone()),
         ];
+        if let Some(cid) = info.cid {
+            rows.push(("CID", cid.to_string()));
+        }
         if info.panicked {
             rows.insert(2, ("kernel", "panicked".to_owned()));
         }

@@ -15,6 +15,7 @@ mod net;
 mod node;
 mod problem;
 mod reader;
+mod ready;
 mod share;
 mod slot;
 #[cfg(test)]
@@ -31,6 +32,7 @@ pub(crate) use net::{
 };
 pub(crate) use problem::{Located, Location, Problem};
 pub(crate) use reader::Ranged;
+pub(crate) use ready::{Goal, When};
 pub(crate) use share::{Cache, FsFile, OnBackendExit};
 pub(crate) use slot::{BootFile, DataFile, DiskFile, DiskTuning, LimitFile, NetFile, Setting};
 pub(crate) use values::{AbsolutePath, ByteSize, Discovery, Engine, Identity, Vhost};

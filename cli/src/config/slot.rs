@@ -7,6 +7,7 @@ use super::credentials::CredentialsFile;
 use super::net::PolicyFile;
 use super::problem::Located;
 use super::reader::{Ranged, Table};
+use super::ready::ReadyFile;
 use super::share::FsFile;
 use super::values::{
     AbsolutePath, ByteSize, Discovery, Engine, Identity, KernelParam, Label, Mac, Serial, SizeMib,
@@ -32,6 +33,8 @@ pub(crate) struct SlotFile {
     pub(crate) shares: Vec<FsFile>,
     /// `[vsock]`
     pub(crate) vsock: VsockFile,
+    /// `[ready]`
+    pub(crate) ready: ReadyFile,
     /// `[credentials]`
     pub(crate) credentials: CredentialsFile,
     /// `[[net]]`, or one card as `[net]`; nothing when the file does not say, empty when it says
@@ -181,6 +184,7 @@ impl SlotFile {
                 .collect(),
             shares: table.tables("fs").into_iter().map(FsFile::read).collect(),
             vsock: VsockFile::read(table.table("vsock")),
+            ready: ReadyFile::read(table.table("ready")),
             credentials: CredentialsFile::read(table.table("credentials")),
             nets: table
                 .has("net")

@@ -12,6 +12,7 @@ mod nics;
 mod params;
 mod paths;
 pub(crate) mod plan;
+mod ready;
 mod shares;
 #[cfg(test)]
 mod tests;
@@ -28,6 +29,7 @@ pub(crate) use self::disks::{Create, Disk, Use};
 pub(crate) use self::network::Network;
 pub(crate) use self::nics::{Nic, Queues};
 pub(crate) use self::paths::{Paths, SlotPaths};
+pub(crate) use self::ready::{Ready, ReadyWhen};
 pub(crate) use self::shares::{Backend, Share, cache_word};
 pub(crate) use self::vsock::Vsock;
 use crate::config::{ConfigError, HostFile, LoadedSlot, Problem};
@@ -64,6 +66,8 @@ pub(crate) struct Slot {
     pub(crate) rng_position: u8,
     /// Its sockets to the host.
     pub(crate) vsock: Option<Vsock>,
+    /// When its guest is ready.
+    pub(crate) ready: Ready,
     /// Its secrets from the host, without their values.
     pub(crate) credentials: Credentials,
     /// Its places on the host.
@@ -109,10 +113,14 @@ impl Slot {
         for nic in &mut nics {
             nic.queues = nic.queues.for_vcpus(machine.vcpus);
         }
-        let boot = boot::resolve(host, loaded, (&net, &nics), problems)?;
+        let mut boot = boot::resolve(host, loaded, (&net, &nics), problems)?;
         let disks = disks::resolve(host, loaded, &paths, &boot, problems);
         let shares = shares::resolve(loaded, machine.vcpus, problems);
         let vsock = vsock::resolve(loaded, index);
+        let ready = ready::resolve(loaded, (&net, &nics), vsock.as_ref(), problems);
+        if let ReadyWhen::Notify(_) = ready.when {
+            params::report_to_host(&mut boot.params);
+        }
         let slot = Self {
             name: loaded.name.clone(),
             index,
@@ -123,6 +131,7 @@ impl Slot {
             nics,
             shares,
             rng_position: RNG_POSITION,
+            ready,
             credentials: credentials::resolve(loaded, vsock.as_ref(), problems),
             vsock,
             paths,

@@ -2,6 +2,7 @@
 //!
 //! A parameter that the configuration sets itself is never added: the user's wins.
 
+use devices::notify::PORT;
 use hostnet::slot::SlotNet;
 
 use super::Nic;
@@ -43,6 +44,20 @@ pub(super) fn of_slot(
     params.retain(|param| !words.iter().any(|word| name(word) == name(param)));
     params.extend(words.into_iter().map(str::to_owned));
     params
+}
+
+/// Tells the guest's systemd where to report how far it is. A parameter, because it is no secret,
+/// and because the SMBIOS tables, the other way, are not read without the module `dmi_sysfs`.
+pub(super) fn report_to_host(params: &mut Vec<String>) {
+    const CREDENTIAL: &str = "systemd.set_credential=vmm.notify_socket:";
+    let is_ours = |word: &str| word.starts_with(CREDENTIAL);
+    if !params
+        .iter()
+        .flat_map(|param| param.split_ascii_whitespace())
+        .any(is_ours)
+    {
+        params.insert(0, format!("{CREDENTIAL}vsock-stream:2:{PORT}"));
+    }
 }
 
 fn name(param: &str) -> &str {
@@ -110,6 +125,18 @@ mod tests {
              ip=10.1.0.2::10.1.0.1:255.255.255.0:slot1:eth0:off:10.1.0.1 \
              net.ifnames=0 systemd.hostname=slot1"
         );
+    }
+
+    #[test]
+    fn a_guest_is_told_where_to_report_unless_the_user_says_where() {
+        let mut params = vec!["reboot=k".to_owned()];
+        report_to_host(&mut params);
+        let ours = "systemd.set_credential=vmm.notify_socket:vsock-stream:2:5122";
+        assert_eq!(params, [ours, "reboot=k"]);
+        let theirs = "quiet systemd.set_credential=vmm.notify_socket:vsock-stream:2:99";
+        let mut params = vec![theirs.to_owned()];
+        report_to_host(&mut params);
+        assert_eq!(params, [theirs]);
     }
 
     #[test]

@@ -20,6 +20,7 @@ use tokio::sync::oneshot;
 
 use crate::lifecycle::VmState;
 use crate::phases::Stamp;
+use crate::readiness::ReadinessInfo;
 
 pub use server::{ApiServer, serve};
 
@@ -40,6 +41,10 @@ pub struct VmInfo {
     pub vcpus: u8,
     /// Guest RAM in MiB.
     pub memory_mib: u64,
+    /// The guest's address on its socket device, when it has one.
+    pub cid: Option<u32>,
+    /// How far the guest is.
+    pub readiness: ReadinessInfo,
     /// Virtio devices in order of position.
     pub devices: Vec<DeviceInfo>,
     /// Milliseconds since the process started.

@@ -19,6 +19,7 @@ use devices::legacy::serial::SerialPort;
 
 use crate::events::EventSender;
 use crate::phases::Phases;
+use crate::readiness::Board;
 
 pub use outbox::{Outbox, OutboxWriter};
 use watch::Watch;
@@ -44,8 +45,13 @@ pub struct Console {
 }
 
 /// The guest's side of a console that is not running yet: what the serial port writes to.
-pub fn outbox(events: EventSender, phases: Arc<Phases>) -> io::Result<Arc<Outbox>> {
-    Ok(Arc::new(Outbox::new(Watch::new(events, phases))?))
+/// What it shows may make the guest ready: `board` knows.
+pub fn outbox(
+    events: EventSender,
+    phases: Arc<Phases>,
+    board: Arc<Board>,
+) -> io::Result<Arc<Outbox>> {
+    Ok(Arc::new(Outbox::new(Watch::new(events, phases, board))?))
 }
 
 impl Console {

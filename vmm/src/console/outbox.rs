@@ -130,11 +130,13 @@ mod tests {
     use super::*;
     use crate::events::event_channel;
     use crate::phases::Phases;
+    use crate::readiness::{Board, Criterion};
 
     fn outbox() -> Arc<Outbox> {
         let (events, _queue) = event_channel().unwrap();
         let phases = Arc::new(Phases::since(Instant::now()));
-        Arc::new(Outbox::new(Watch::new(events, phases)).unwrap())
+        let board = Board::new(Criterion::Running, None, phases.clone()).unwrap();
+        Arc::new(Outbox::new(Watch::new(events, phases, Arc::new(board))).unwrap())
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::events::{Event, EventSender};
 use crate::phases::{Phase, Phases};
+use crate::readiness::Board;
 
 /// What every Linux kernel prints first when it panics.
 const PANIC: &str = "Kernel panic - not syncing";
@@ -20,15 +21,20 @@ pub(super) struct Watch {
     spoken: bool,
     events: EventSender,
     phases: Arc<Phases>,
+    board: Arc<Board>,
+    /// What makes the guest ready, until it was seen.
+    wanted: Option<Vec<u8>>,
 }
 
 impl Watch {
-    pub(super) fn new(events: EventSender, phases: Arc<Phases>) -> Self {
+    pub(super) fn new(events: EventSender, phases: Arc<Phases>, board: Arc<Board>) -> Self {
         Self {
             line: Vec::with_capacity(LINE),
             spoken: false,
             events,
             phases,
+            wanted: board.console_text(),
+            board,
         }
     }
 
@@ -40,9 +46,20 @@ impl Watch {
         for byte in bytes {
             match byte {
                 b'\n' => self.line_ends(),
-                _ if self.line.len() < LINE => self.line.push(*byte),
+                _ if self.line.len() < LINE => {
+                    self.line.push(*byte);
+                    self.look_for_wanted();
+                }
                 _ => {}
             }
+        }
+    }
+
+    /// At every byte: what is waited for is often a prompt, and no line break follows it.
+    fn look_for_wanted(&mut self) {
+        let line = &self.line;
+        if self.wanted.take_if(|text| line.ends_with(text)).is_some() {
+            self.board.met();
         }
     }
 
@@ -63,11 +80,27 @@ mod tests {
 
     use super::*;
     use crate::events::{EventQueue, event_channel};
+    use crate::readiness::Criterion;
 
     fn watch() -> (Watch, EventQueue, Arc<Phases>) {
         let (events, queue) = event_channel().unwrap();
         let phases = Arc::new(Phases::since(Instant::now()));
-        (Watch::new(events, phases.clone()), queue, phases)
+        let login = Criterion::Console("login: ".to_owned());
+        let board = Board::new(login, None, phases.clone()).unwrap();
+        let watch = Watch::new(events, phases.clone(), Arc::new(board));
+        (watch, queue, phases)
+    }
+
+    #[test]
+    fn prompt_that_is_waited_for_makes_the_guest_ready() {
+        let (mut watch, _queue, phases) = watch();
+        let ready = |phases: &Phases| phases.stamps().iter().any(|s| s.phase == Phase::Ready);
+        watch.see(b"Welcome\r\nlast login: never\n"[..14].as_ref());
+        assert!(!ready(&phases));
+        watch.see(b"\r\nslot1 log");
+        assert!(!ready(&phases));
+        watch.see(b"in: ");
+        assert!(ready(&phases));
     }
 
     #[test]

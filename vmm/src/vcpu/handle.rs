@@ -2,7 +2,7 @@
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use super::exits::{Next, enter};
@@ -41,6 +41,8 @@ struct Shared {
     settled_changed: Condvar,
     /// Whether `wanted` changed since the thread last looked: a cheap test for every exit.
     pending: AtomicBool,
+    /// Whether the thread has looked since it was last asked to.
+    answered: AtomicBool,
     kicker: Kicker,
 }
 
@@ -65,6 +67,7 @@ impl VcpuThreads {
                 changed: Condvar::new(),
                 settled_changed: Condvar::new(),
                 pending: AtomicBool::new(true),
+                answered: AtomicBool::new(true),
                 kicker: Kicker::default(),
             });
             let (in_thread, surroundings) = (shared.clone(), surroundings.clone());
@@ -107,6 +110,23 @@ impl VcpuThreads {
         }
     }
 
+    /// Asks every thread for a sign of life. One that runs its guest, or serves an exit, gives it
+    /// as soon as it looks for requests.
+    pub fn probe(&self) {
+        for (shared, _) in &self.vcpus {
+            let wanted = shared.wanted.lock().unwrap_or_else(PoisonError::into_inner);
+            shared.answered.store(false, Ordering::SeqCst);
+            shared.request(&wanted);
+        }
+    }
+
+    /// The first vCPU whose thread has not answered the last [`probe`](Self::probe). A paused one
+    /// does not.
+    pub fn silent(&self) -> Option<usize> {
+        let answered = |shared: &Shared| shared.answered.load(Ordering::SeqCst);
+        self.vcpus.iter().position(|(shared, _)| !answered(shared))
+    }
+
     /// Ends every thread and returns the vCPUs; one whose thread panicked is missing.
     pub fn stop(self) -> Vec<Vcpu> {
         self.ask(Mode::Stop);
@@ -122,10 +142,18 @@ impl VcpuThreads {
             // after would keep the vCPU out of the guest for good.
             let mut wanted = shared.wanted.lock().unwrap_or_else(PoisonError::into_inner);
             *wanted = mode;
-            shared.pending.store(true, Ordering::SeqCst);
-            shared.changed.notify_all();
-            shared.kicker.kick();
+            shared.request(&wanted);
         }
+    }
+}
+
+impl Shared {
+    /// Makes the thread look at what is wanted. The caller holds the lock of that: see
+    /// [`VcpuThreads::ask`].
+    fn request(&self, _wanted: &MutexGuard<'_, Mode>) {
+        self.pending.store(true, Ordering::SeqCst);
+        self.changed.notify_all();
+        self.kicker.kick();
     }
 }
 
@@ -171,6 +199,7 @@ fn obey(vcpu: &mut Vcpu, shared: &Shared, surroundings: &Surroundings) -> Mode {
     }
     // Cleared under the lock: a request after this sets both again.
     shared.pending.store(false, Ordering::SeqCst);
+    shared.answered.store(true, Ordering::SeqCst);
     vcpu.fd.set_kvm_immediate_exit(0);
     let mode = *wanted;
     // Still under the lock, or a pause that comes now could see a stale `Pause`.

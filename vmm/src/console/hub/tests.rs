@@ -9,6 +9,7 @@ use crate::console::outbox::OutboxWriter;
 use crate::console::{Console, outbox};
 use crate::events::event_channel;
 use crate::phases::Phases;
+use crate::readiness::{Board, Criterion};
 
 const DATA: u64 = 0;
 const LINE_STATUS: u64 = 5;
@@ -24,7 +25,8 @@ struct Rig {
 fn rig(ends: ConsoleEnds) -> Rig {
     let (events, queue) = event_channel().unwrap();
     let phases = Arc::new(Phases::since(Instant::now()));
-    let outbox = outbox(events, phases).unwrap();
+    let board = Board::new(Criterion::Running, None, phases.clone()).unwrap();
+    let outbox = outbox(events, phases, Arc::new(board)).unwrap();
     let irq = EventFd::new(vmm_sys_util::eventfd::EFD_NONBLOCK).unwrap();
     let writer = Box::new(OutboxWriter(outbox.clone()));
     let port = Arc::new(Mutex::new(SerialPort::new(irq, writer).unwrap()));
