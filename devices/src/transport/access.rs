@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use super::mmio::{Activity, MmioTransport};
+use super::mmio::{Absorbed, Activity, MmioTransport};
 use super::queue_slot::QueueSlot;
 use super::registers as reg;
 use super::state::QueueRegisters;
@@ -65,7 +65,7 @@ impl MmioTransport {
             reg::QUEUE_READY => self
                 .selected()
                 .map_or(0, |slot| slot.registers.ready.into()),
-            reg::INTERRUPT_STATUS => self.shared.interrupt_status(),
+            reg::INTERRUPT_STATUS => self.interrupt_status(),
             reg::STATUS => self.status(),
             // No shared memory region exists, whichever is selected.
             reg::SHM_LEN_LOW | reg::SHM_LEN_HIGH | reg::SHM_BASE_LOW | reg::SHM_BASE_HIGH => {
@@ -74,6 +74,17 @@ impl MmioTransport {
             reg::CONFIG_GENERATION => self.shared.config_generation.load(Ordering::SeqCst),
             _ => 0,
         }
+    }
+
+    fn interrupt_status(&self) -> u32 {
+        if !matches!(self.absorbed, Absorbed::Yes(_)) {
+            return self.shared.interrupt_status();
+        }
+        // What a driver has read it is about to acknowledge, and that will not arrive. An interrupt
+        // in between sets the bit again and fires the line.
+        let others = !reg::INTERRUPT_USED;
+        let read = self.shared.interrupt.fetch_and(others, Ordering::SeqCst);
+        read | self.shared.standing.load(Ordering::SeqCst)
     }
 
     fn write_register(&mut self, offset: u64, value: u32) {

@@ -1,11 +1,11 @@
-//! The short cut from the driver's kick to the device's eventfd; the machine provides it.
+//! Short cuts for writes of the driver: from a kick to the device's eventfd, and from an
+//! acknowledgement to nowhere. The machine provides them.
 
 use std::io;
 
 use vmm_sys_util::eventfd::EventFd;
 
-/// Brings a driver's writes to [`QUEUE_NOTIFY`](super::registers::QUEUE_NOTIFY) to the device
-/// without the transport's help.
+/// Brings a driver's writes to where they belong without the transport's help.
 pub trait Doorbells: Send {
     /// From now on, 4-byte writes of `queue` to the notify register fire `kick`, and no longer
     /// reach the transport. Called at most once per queue, before its device first runs.
@@ -13,4 +13,13 @@ pub trait Doorbells: Send {
     /// # Errors
     /// When the host refuses; the transport goes on taking the kicks then, which is slower.
     fn connect(&self, queue: u16, kick: &EventFd) -> io::Result<()>;
+
+    /// From now on, 4-byte writes of `cause` to the acknowledge register fire `sink`, and no longer
+    /// reach the transport. Called at most once, when others fire the device's line: the status
+    /// register then does not depend on what the driver acknowledges, and a write that leaves KVM
+    /// for each of its interrupts would be for nothing.
+    ///
+    /// # Errors
+    /// When the host refuses; the transport goes on taking the writes then, which is slower.
+    fn absorb(&self, cause: u32, sink: &EventFd) -> io::Result<()>;
 }

@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
-use vmm_sys_util::eventfd::EventFd;
+use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use super::doorbell::Doorbells;
 use super::interrupt::{MmioInterrupt, SharedRegisters};
 use super::queue_slot::{Bell, QueueConfigError, QueueSlot};
+use super::registers::INTERRUPT_USED;
 use super::state::QueueRegisters;
 use super::status::DEVICE_NEEDS_RESET;
 use crate::device::{ActivateError, Activation, ActiveQueue, DeviceError, Memory, VirtioDevice};
@@ -34,9 +35,22 @@ pub struct MmioTransport {
     pub(super) queue_sel: u32,
     pub(super) queues: Vec<QueueSlot>,
     doorbells: Option<Box<dyn Doorbells>>,
+    /// Where acknowledgements go that do not arrive here, see [`Doorbells::absorb`].
+    pub(super) absorbed: Absorbed,
     pub(super) activity: Activity,
     pub(super) ignored: LogLimit,
     pub(super) faults: LogLimit,
+}
+
+/// What becomes of a driver's acknowledgement of used descriptors alone.
+pub(super) enum Absorbed {
+    /// It arrives; the machine was not asked for a short cut.
+    NotAsked,
+    /// It arrives; the machine refused.
+    No,
+    /// It goes here.
+    #[expect(dead_code, reason = "Held for the machine: nobody reads it")]
+    Yes(EventFd),
 }
 
 /// Who holds the queues.
@@ -87,6 +101,7 @@ impl MmioTransport {
             queue_sel: 0,
             queues,
             doorbells: None,
+            absorbed: Absorbed::NotAsked,
             activity: Activity::Idle,
             ignored: LogLimit::new(),
             faults: LogLimit::new(),
@@ -222,6 +237,27 @@ impl MmioTransport {
         }
     }
 
+    /// Asks for the short cut of acknowledgements, once others fire the line.
+    fn absorb_acknowledgements(&mut self) {
+        let stands = self.shared.standing.load(Ordering::SeqCst) == INTERRUPT_USED;
+        let (Absorbed::NotAsked, Some(doorbells)) = (&self.absorbed, &self.doorbells) else {
+            return;
+        };
+        if !stands {
+            return;
+        }
+        let sink = EventFd::new(EFD_NONBLOCK);
+        let absorbed = sink.and_then(|sink| doorbells.absorb(INTERRUPT_USED, &sink).map(|()| sink));
+        self.absorbed = match absorbed {
+            Ok(sink) => Absorbed::Yes(sink),
+            Err(error) => {
+                let kind = self.device.spec().kind;
+                tracing::warn!(?kind, %error, "Acknowledgements go through the VMM");
+                Absorbed::No
+            }
+        };
+    }
+
     fn activate(&mut self, queues: Vec<ActiveQueue>) -> Result<(), ActivateError> {
         self.connect_doorbells(&queues);
         let activation = Activation {
@@ -233,6 +269,7 @@ impl MmioTransport {
         self.device
             .activate(activation)
             .inspect_err(|_| self.interrupt.needs_reset())?;
+        self.absorb_acknowledgements();
         self.activity = Activity::Active;
         // A kick between the driver's last look at the registers and now may have been dropped.
         for slot in self.queues.iter().filter(|slot| slot.registers.ready) {

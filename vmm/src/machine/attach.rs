@@ -6,7 +6,10 @@ use std::sync::{Arc, Mutex};
 
 use devices::device::{DeviceId, VirtioDevice};
 use devices::registry::{MAX_POSITION, Position};
-use devices::transport::{Doorbells, MmioTransport, TransportError, registers::QUEUE_NOTIFY};
+use devices::transport::{
+    Doorbells, MmioTransport, TransportError,
+    registers::{INTERRUPT_ACK, QUEUE_NOTIFY},
+};
 use kvm_ioctls::{IoEventAddress, VmFd};
 use vmm_sys_util::eventfd::EventFd;
 
@@ -87,7 +90,7 @@ impl Machine {
         let base = ports::virtio_mmio(position);
         let doorbells = Ioeventfds {
             vm: self.vm.clone(),
-            notify: base + QUEUE_NOTIFY,
+            registers: base,
         };
         let transport = transport.with_doorbells(Box::new(doorbells));
         let transport = Arc::new(Mutex::new(transport));
@@ -106,17 +109,27 @@ impl Machine {
     }
 }
 
-/// The notify register of one device, watched by KVM.
+/// Registers of one device, watched by KVM.
 struct Ioeventfds {
     vm: Arc<VmFd>,
-    notify: u64,
+    registers: u64,
+}
+
+impl Ioeventfds {
+    fn watch(&self, register: u64, value: u32, event: &EventFd) -> io::Result<()> {
+        let address = IoEventAddress::Mmio(self.registers + register);
+        self.vm
+            .register_ioevent(event, &address, value)
+            .map_err(io::Error::from)
+    }
 }
 
 impl Doorbells for Ioeventfds {
     fn connect(&self, queue: u16, kick: &EventFd) -> io::Result<()> {
-        let notify = IoEventAddress::Mmio(self.notify);
-        self.vm
-            .register_ioevent(kick, &notify, u32::from(queue))
-            .map_err(io::Error::from)
+        self.watch(QUEUE_NOTIFY, queue.into(), kick)
+    }
+
+    fn absorb(&self, cause: u32, sink: &EventFd) -> io::Result<()> {
+        self.watch(INTERRUPT_ACK, cause, sink)
     }
 }

@@ -203,6 +203,10 @@ impl Doorbells for Bells {
         self.asked.lock().unwrap().push(queue);
         Err(self.refuse.into())
     }
+
+    fn absorb(&self, _cause: u32, _sink: &EventFd) -> io::Result<()> {
+        Err(self.refuse.into())
+    }
 }
 
 #[test]

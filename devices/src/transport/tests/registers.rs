@@ -1,10 +1,12 @@
+use std::io;
+
 use super::super::registers::*;
 use super::super::status::{ACKNOWLEDGE, DEVICE_NEEDS_RESET, DRIVER, DRIVER_OK, FEATURES_OK};
 use super::*;
 use crate::bus::BusDevice;
 use crate::device::Memory;
 use crate::testing::Wake;
-use crate::transport::{MmioTransport, TransportError};
+use crate::transport::{Doorbells, MmioTransport, TransportError};
 use proptest::prelude::*;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
@@ -118,6 +120,51 @@ fn interrupt_status_tells_the_cause_until_acknowledged() {
     driver.write(INTERRUPT_ACK, INTERRUPT_USED);
     assert_eq!(driver.read(INTERRUPT_STATUS), INTERRUPT_CONFIG);
     driver.write(INTERRUPT_ACK, u32::MAX);
+    assert_eq!(driver.read(INTERRUPT_STATUS), 0);
+}
+
+/// A machine that takes whatever it is asked to.
+#[derive(Clone, Default)]
+struct Absorbing(Arc<Mutex<Vec<u32>>>);
+
+impl Doorbells for Absorbing {
+    fn connect(&self, _queue: u16, _kick: &EventFd) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn absorb(&self, cause: u32, _sink: &EventFd) -> io::Result<()> {
+        self.0.lock().unwrap().push(cause);
+        Ok(())
+    }
+}
+
+#[test]
+fn acknowledgements_are_absorbed_once_where_others_fire_the_line() {
+    let (driver, notes) = probe();
+    let machine = Absorbing::default();
+    let mut driver = driver.with_doorbells(Box::new(machine.clone()));
+    driver.start();
+    assert!(machine.0.lock().unwrap().is_empty(), "nobody else fires it");
+    for _ in 0..2 {
+        interrupt_of(&notes).external().unwrap();
+        driver.transport.stop().unwrap();
+        driver.transport.resume().unwrap();
+        assert_eq!(*machine.0.lock().unwrap(), [INTERRUPT_USED]);
+    }
+    interrupt_of(&notes).signal_config();
+    assert_eq!(
+        driver.read(INTERRUPT_STATUS),
+        INTERRUPT_USED | INTERRUPT_CONFIG
+    );
+    driver.write(INTERRUPT_ACK, INTERRUPT_USED | INTERRUPT_CONFIG);
+    assert_eq!(driver.read(INTERRUPT_STATUS), INTERRUPT_USED);
+
+    // The next driver's device fires its line itself: what was read is acknowledged.
+    driver.write(STATUS, 0);
+    driver.start();
+    assert_eq!(driver.read(INTERRUPT_STATUS), 0);
+    interrupt_of(&notes).signal_queue(0);
+    assert_eq!(driver.read(INTERRUPT_STATUS), INTERRUPT_USED);
     assert_eq!(driver.read(INTERRUPT_STATUS), 0);
 }
 
