@@ -2,6 +2,7 @@
 
 mod saved;
 
+use std::collections::BTreeMap;
 use std::hash::{BuildHasher as _, RandomState};
 
 use hashbrown::HashTable;
@@ -60,6 +61,8 @@ pub type Removed = Vec<NodeId>;
 #[derive(Debug)]
 pub struct Table {
     slots: Vec<Slot>,
+    /// Inodes at places that `slots` does not reach yet, out of a saved state.
+    far: BTreeMap<u32, Node>,
     free: Option<u32>,
     by_identity: HashTable<u32>,
     hasher: RandomState,
@@ -71,6 +74,7 @@ impl Table {
     pub fn new(root: Identity, seed: u32) -> Self {
         let mut table = Self {
             slots: Vec::new(),
+            far: BTreeMap::new(),
             free: None,
             by_identity: HashTable::new(),
             hasher: RandomState::new(),
@@ -90,6 +94,12 @@ impl Table {
     /// How many inodes there are, with the root.
     pub fn len(&self) -> usize {
         self.by_identity.len() + 1
+    }
+
+    /// How many places there are, taken or not.
+    #[cfg(test)]
+    pub(crate) fn places(&self) -> usize {
+        self.slots.len() + self.far.len()
     }
 
     /// Whether only the root is left.
@@ -216,12 +226,7 @@ impl Table {
                 }
                 index
             }
-            None if self.slots.len() >= MAX_NODES => return Err(TableError::Full),
-            None => {
-                let index = u32::try_from(self.slots.len()).map_err(|_| TableError::Full)?;
-                self.slots.push(Slot::Free { next: None });
-                index
-            }
+            None => self.grow()?,
         };
         // Zero is the root's.
         self.generation = self.generation.wrapping_add(1).max(1);
@@ -238,18 +243,35 @@ impl Table {
         Ok(NodeId::new(index, self.generation))
     }
 
+    /// A free place at the end.
+    fn grow(&mut self) -> Result<u32, TableError> {
+        loop {
+            if self.slots.len() >= MAX_NODES {
+                return Err(TableError::Full);
+            }
+            let index = u32::try_from(self.slots.len()).map_err(|_| TableError::Full)?;
+            match self.far.remove(&index) {
+                Some(node) => self.slots.push(Slot::Used(node)),
+                None => {
+                    self.slots.push(Slot::Free { next: None });
+                    return Ok(index);
+                }
+            }
+        }
+    }
+
     /// Puts `node` into the free place `index`.
     fn place(&mut self, index: u32, node: Node) {
         let hash = self.hasher.hash_one(node.identity);
-        let (slots, hasher) = (&mut self.slots, &self.hasher);
-        if let Some(slot) = slots.get_mut(index as usize) {
+        if let Some(slot) = self.slots.get_mut(index as usize) {
             *slot = Slot::Used(node);
+        } else {
+            self.far.insert(index, node);
         }
-        self.by_identity
-            .insert_unique(hash, index, |&index| match slots.get(index as usize) {
-                Some(Slot::Used(node)) => hasher.hash_one(node.identity),
-                _ => 0,
-            });
+        let (slots, far, hasher) = (&self.slots, &self.far, &self.hasher);
+        self.by_identity.insert_unique(hash, index, |&index| {
+            node_at(slots, far, index).map_or(0, |node| hasher.hash_one(node.identity))
+        });
     }
 
     /// The inode may have been found under another name, or in another directory.
@@ -300,6 +322,8 @@ impl Table {
         if let Some(slot) = self.slots.get_mut(index as usize) {
             *slot = Slot::Free { next: self.free };
             self.free = Some(index);
+        } else {
+            self.far.remove(&index);
         }
     }
 
@@ -320,16 +344,22 @@ impl Table {
     }
 
     fn at(&self, index: u32) -> Option<&Node> {
-        match self.slots.get(index as usize) {
-            Some(Slot::Used(node)) => Some(node),
-            _ => None,
-        }
+        node_at(&self.slots, &self.far, index)
     }
 
     fn at_mut(&mut self, index: u32) -> Option<&mut Node> {
         match self.slots.get_mut(index as usize) {
             Some(Slot::Used(node)) => Some(node),
-            _ => None,
+            Some(Slot::Free { .. }) => None,
+            None => self.far.get_mut(&index),
         }
+    }
+}
+
+fn node_at<'a>(slots: &'a [Slot], far: &'a BTreeMap<u32, Node>, index: u32) -> Option<&'a Node> {
+    match slots.get(index as usize) {
+        Some(Slot::Used(node)) => Some(node),
+        Some(Slot::Free { .. }) => None,
+        None => far.get(&index),
     }
 }

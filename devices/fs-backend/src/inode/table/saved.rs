@@ -5,6 +5,11 @@ use serde::{Deserialize, Serialize};
 use super::{MAX_NODES, Node, Slot, Table, TableError};
 use crate::inode::{Identity, Kind, NodeId};
 
+/// Places that a restored table has at once, for each inode. Inodes beyond are few, as after a guest
+/// that looked at very much and dropped most, or the state is hostile: a single inode at the last
+/// place must not cost as much as a full table.
+const PLACES_EACH: usize = 4;
+
 /// An inode as it is saved.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Saved {
@@ -24,15 +29,19 @@ impl Table {
     /// Everything but the root.
     pub fn save(&self) -> Vec<Saved> {
         let indices = (1..).zip(self.slots.iter().skip(1));
-        let saved = indices.filter_map(|(index, slot)| match slot {
-            Slot::Used(node) => Some(Saved {
+        let near = indices.filter_map(|(index, slot)| match slot {
+            Slot::Used(node) => Some((index, node)),
+            Slot::Free { .. } => None,
+        });
+        let far = self.far.iter().map(|(index, node)| (*index, node));
+        let saved = near.chain(far).filter_map(|(index, node)| {
+            Some(Saved {
                 id: NodeId::new(index, node.generation).raw(),
                 parent: self.id(node.parent)?.raw(),
                 name: node.name.clone(),
                 identity: node.identity,
                 lookups: node.lookups,
-            }),
-            Slot::Free { .. } => None,
+            })
         });
         saved.collect()
     }
@@ -50,10 +59,11 @@ impl Table {
         if saved.len() >= MAX_NODES || highest as usize >= MAX_NODES {
             return Err(TableError::Full);
         }
-        let missing = highest as usize + 1;
+        let places = saved.len().saturating_mul(PLACES_EACH);
+        let places = places.min(highest as usize).saturating_add(1);
         table
             .slots
-            .resize_with(missing, || Slot::Free { next: None });
+            .resize_with(places, || Slot::Free { next: None });
         for node in &saved {
             table.put_back(node)?;
         }
@@ -65,7 +75,7 @@ impl Table {
             let node = node.ok_or(TableError::Unknown)?;
             node.children = node.children.saturating_add(1);
         }
-        for index in 1..=highest {
+        for index in 1..u32::try_from(places).unwrap_or(u32::MAX) {
             if table.at(index).is_none() {
                 table.release(index);
             }
