@@ -183,6 +183,11 @@ fn expect_everything(vm: &mut TestVm, secrets: &Secrets, distribution: Distribut
     let modes = vm.guest.run("stat -c %a . * | sort -u | xargs; cd /")?;
     assert_eq!(modes, "400 700");
 
+    let entered = |unit| format!("systemctl show -P ActiveEnterTimestampMonotonic {unit}");
+    let fetched = vm.guest.number(&entered("slotvmm-creds.service"))?;
+    let initialised = vm.guest.number(&entered("sysinit.target"))?;
+    assert!(0 < fetched && fetched <= initialised, "before the target");
+
     let small = secrets.sums(|name| name.starts_with("HOST-s"));
     let large = secrets.sums(|name| name == "HOST-large");
     let mut units = vec![("load-small", &small), ("load-large", &large)];
