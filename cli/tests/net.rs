@@ -116,7 +116,8 @@ fn what_someone_else_made_is_used_and_left() {
     assert!(ended.stdout.contains("complete"), "{ended:?}");
     assert!(
         ended.stdout.ends_with(
-            "delete vm-slot1\nremove 10.1.0.1/24 from br-slot1\nswitch off forwarding of br-slot1\n\
+            "delete vm-slot1\nremove 10.1.0.1/24 from br-slot1\ntake br-slot1 down\n\
+                 switch off forwarding of br-slot1\n\
                  remove our rules\nleave br-slot1: we did not create it\n1\n"
         ),
         "{ended:?}"

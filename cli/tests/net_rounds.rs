@@ -199,20 +199,26 @@ fn slots_come_and_go_without_the_others() {
 
 #[test]
 fn what_was_there_before_stays() {
-    let Some(lab) = Lab::new("", &[""]) else {
+    let Some(lab) = Lab::new("", &["", ""]) else {
         return;
     };
     lab.host.shell(
         "echo 1 > /proc/sys/net/ipv4/ip_forward
          nft 'add table inet mine; add chain inet mine c; add rule inet mine c counter'
-         ip link add br-slot1 type bridge && ip addr add 192.0.2.1/24 dev br-slot1",
+         ip link add br-slot1 type bridge && ip addr add 192.0.2.1/24 dev br-slot1
+         ip link add br-slot2 type bridge
+         ip tuntap add vm-slot2 mode tap user 77 multi_queue vnet_hdr",
     );
-    let before = snapshot(&lab);
+    let taps = || {
+        lab.host
+            .shell("ip tuntap show; ip -o link show master br-slot2")
+    };
+    let before = (snapshot(&lab), taps());
     succeed(&lab, &["net", "apply"]);
+    assert_ne!(taps(), before.1);
     succeed(&lab, &["net", "down"]);
-    // The bridge is up now, which nobody can tell from having been brought up meanwhile.
-    lab.host.shell("ip link set br-slot1 down");
-    same(&snapshot(&lab), &before, "after down");
+    same(&snapshot(&lab), &before.0, "after down");
+    assert_eq!(taps(), before.1);
 }
 
 #[test]

@@ -70,6 +70,11 @@ async fn one(handle: &Handle, operation: &Operation) -> Result<(), ApplyError> {
         }
         Operation::Mark { name } => change(handle, name, |link| link.alias(MARK).build()).await,
         Operation::SetUp { name } => change(handle, name, |link| link.up().build()).await,
+        Operation::SetDown { name } => change(handle, name, |link| link.down().build()).await,
+        Operation::Release { name } => {
+            // No index stands for no bridge.
+            change(handle, name, |link| link.controller(0).build()).await
+        }
         Operation::AddAddress { name, address } => match index(handle, name).await {
             Ok(index) => {
                 let ip = IpAddr::V4(address.addr());

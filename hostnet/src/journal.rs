@@ -10,6 +10,7 @@ use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use ipnet::Ipv4Net;
+use rustix::io::{FdFlags, fcntl_setfd};
 use serde::{Deserialize, Serialize};
 
 use crate::policy::SlotSpec;
@@ -28,6 +29,15 @@ pub struct Journal {
     pub links: BTreeSet<InterfaceName>,
     /// Addresses that were added to interfaces of someone else.
     pub addresses: Vec<(InterfaceName, Ipv4Net)>,
+    /// Interfaces of someone else that were brought up.
+    #[serde(default)]
+    pub raised: BTreeSet<InterfaceName>,
+    /// Taps of someone else that were put into a bridge.
+    #[serde(default)]
+    pub enslaved: BTreeSet<InterfaceName>,
+    /// Taps of someone else that were given to another user, and whose they were.
+    #[serde(default)]
+    pub owners: BTreeMap<InterfaceName, u32>,
     /// Settings that were changed on interfaces of someone else.
     pub sysctls: Vec<Changed>,
     /// The rules as they were loaded.
@@ -43,6 +53,11 @@ impl Journal {
         self.slots
             .extend(slots.map(|(name, slot)| (name.clone(), slot.clone())));
         self.links.extend(other.links.iter().cloned());
+        self.raised.extend(other.raised.iter().cloned());
+        self.enslaved.extend(other.enslaved.iter().cloned());
+        for (name, owner) in &other.owners {
+            self.owners.entry(name.clone()).or_insert(*owner);
+        }
         for address in &other.addresses {
             if !self.addresses.contains(address) {
                 self.addresses.push(address.clone());
@@ -55,6 +70,15 @@ impl Journal {
         }
         self.ruleset.clone_from(&other.ruleset);
         self.listing.clone_from(&other.listing);
+    }
+
+    /// Forgets an interface.
+    pub(crate) fn forget(&mut self, name: &InterfaceName) {
+        self.links.remove(name);
+        self.addresses.retain(|(on, _)| on != name);
+        self.raised.remove(name);
+        self.enslaved.remove(name);
+        self.owners.remove(name);
     }
 }
 
@@ -73,7 +97,8 @@ pub struct JournalDir {
     path: PathBuf,
 }
 
-/// Keeps others from changing the network meanwhile; gone with the process.
+/// Keeps others from changing the network meanwhile; gone with the process and with the programs
+/// that it started: a killed process may leave an `nft` behind that is about to load rules.
 #[derive(Debug)]
 pub struct JournalLock {
     _file: File,
@@ -123,6 +148,7 @@ impl JournalDir {
             .open(&path)
             .map_err(failed)?;
         file.lock().map_err(failed)?;
+        fcntl_setfd(&file, FdFlags::empty()).map_err(|error| failed(error.into()))?;
         Ok(JournalLock { _file: file })
     }
 

@@ -4,11 +4,13 @@
 //! one call is one transaction. It inherits `CAP_NET_ADMIN` where we have it by an ambient
 //! capability only, so that is arranged first.
 
-use std::io::{self, Write as _};
+use std::fs::File;
+use std::io::{self, Seek as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
+use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::thread::{
     CapabilitySet, capabilities, configure_capability_in_ambient_set, set_capabilities,
 };
@@ -57,34 +59,27 @@ fn run(arguments: &[&str], input: Option<&str>) -> Result<String, NftError> {
     let failed = |source| NftError::Run { source };
     pass_on_capability();
     let program = find().ok_or(NftError::Absent)?;
-    let mut child = Command::new(program)
+    let input = match input {
+        Some(input) => Stdio::from(whole(input).map_err(failed)?),
+        None => Stdio::null(),
+    };
+    let output = Command::new(program)
         .args(arguments)
         // Its complaints are told apart by their text.
         .env("LC_ALL", "C")
-        .stdin(if input.is_some() {
-            Stdio::piped()
-        } else {
-            Stdio::null()
-        })
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
+        .stdin(input)
+        .output()
         .map_err(failed)?;
-    // `nft` reads everything before it prints anything, so neither waits for the other.
-    if let (Some(mut stdin), Some(input)) = (child.stdin.take(), input) {
-        let written = stdin.write_all(input.as_bytes());
-        // A program that ended early says why itself.
-        written.or_else(ended).map_err(failed)?;
-    }
-    let output = child.wait_with_output().map_err(failed)?;
     answer(&output)
 }
 
-fn ended(error: io::Error) -> io::Result<()> {
-    match error.kind() {
-        io::ErrorKind::BrokenPipe => Ok(()),
-        _ => Err(error),
-    }
+/// `text` as a file that has all of it before anybody reads: of a pipe, `nft` would take what it has
+/// for everything when we are killed.
+fn whole(text: &str) -> io::Result<File> {
+    let mut file = File::from(memfd_create("ruleset", MemfdFlags::CLOEXEC)?);
+    file.write_all(text.as_bytes())?;
+    file.rewind()?;
+    Ok(file)
 }
 
 fn answer(output: &Output) -> Result<String, NftError> {

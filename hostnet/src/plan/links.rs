@@ -54,10 +54,19 @@ fn bridge(
             operations.push(Operation::RemoveAddress { name, address });
         }
     }
-    if !bridge.is_some_and(|bridge| bridge.up) {
-        operations.push(Operation::SetUp { name });
-    }
+    operations.extend(raise(&name, bridge, journal));
     Ok(operations)
+}
+
+/// Brings an interface up that is not; notes it when the interface is someone else's.
+fn raise(name: &InterfaceName, link: Option<&Link>, journal: &mut Journal) -> Option<Operation> {
+    if link.is_some_and(|link| link.up) {
+        return None;
+    }
+    if link.is_some_and(|link| !is_ours(name, link, journal)) {
+        journal.raised.insert(name.clone());
+    }
+    Some(Operation::SetUp { name: name.clone() })
 }
 
 /// Marks an interface that is ours and does not say so.
@@ -79,39 +88,26 @@ fn tap(
 ) -> Result<Vec<Operation>, PlanError> {
     let (name, owner) = (slot.tap.clone(), slot.owner);
     let mut operations = Vec::new();
-    let mut tap = observed.tap.as_ref();
-    match tap.map(|tap| (tap, &tap.kind)) {
-        Some((tap, LinkKind::Tap { flags, .. })) if *flags != TapFlags::OURS => {
-            if tap.in_use || !is_ours(&name, tap, journal) {
-                return Err(PlanError::Flags {
-                    name,
-                    flags: *flags,
-                });
-            }
-        }
-        Some((_, LinkKind::Tap { .. })) | None => {}
-        Some((_, other)) => return Err(PlanError::taken(name, "a tap", other)),
-    }
-    // The flags of a tap cannot be changed.
-    let replaced = tap.filter(|tap| {
-        !matches!(
-            tap.kind,
-            LinkKind::Tap {
-                flags: TapFlags::OURS,
-                ..
-            }
-        )
-    });
-    if replaced.is_some() {
+    let tap = usable(&name, observed.tap.as_ref(), journal)?;
+    if tap.is_none() && observed.tap.is_some() {
         operations.push(Operation::Delete { name: name.clone() });
-        tap = None;
     }
+    let foreign = tap.is_some_and(|tap| !is_ours(&name, tap, journal));
     match tap.map(|tap| &tap.kind) {
         Some(LinkKind::Tap { owner: found, .. }) if *found == Some(owner) => {}
-        Some(_) => operations.push(Operation::ChangeOwner {
-            name: name.clone(),
-            owner,
-        }),
+        Some(kind) => {
+            if let (
+                true,
+                LinkKind::Tap {
+                    owner: Some(was), ..
+                },
+            ) = (foreign, kind)
+            {
+                journal.owners.entry(name.clone()).or_insert(*was);
+            }
+            let name = name.clone();
+            operations.push(Operation::ChangeOwner { name, owner });
+        }
         None => operations.push(Operation::CreateTap {
             name: name.clone(),
             owner,
@@ -122,15 +118,39 @@ fn tap(
     match tap.and_then(|tap| tap.controller) {
         Some(index) if Some(index) == bridge => {}
         Some(index) => return Err(PlanError::OtherBridge { name, index }),
-        None => operations.push(Operation::Enslave {
-            name: name.clone(),
-            bridge: slot.bridge.clone(),
-        }),
+        None => {
+            if foreign {
+                journal.enslaved.insert(name.clone());
+            }
+            operations.push(Operation::Enslave {
+                name: name.clone(),
+                bridge: slot.bridge.clone(),
+            });
+        }
     }
-    if !tap.is_some_and(|tap| tap.up) {
-        operations.push(Operation::SetUp { name });
-    }
+    operations.extend(raise(&name, tap, journal));
     Ok(operations)
+}
+
+/// The tap as far as it can stay; nothing when there is none, or when it has to be made anew
+/// because of its flags, which cannot be changed.
+fn usable<'a>(
+    name: &InterfaceName,
+    tap: Option<&'a Link>,
+    journal: &Journal,
+) -> Result<Option<&'a Link>, PlanError> {
+    let Some(link) = tap else { return Ok(None) };
+    let LinkKind::Tap { flags, .. } = &link.kind else {
+        return Err(PlanError::taken(name.clone(), "a tap", &link.kind));
+    };
+    if *flags == TapFlags::OURS {
+        return Ok(Some(link));
+    }
+    if link.in_use || !is_ours(name, link, journal) {
+        let (name, flags) = (name.clone(), *flags);
+        return Err(PlanError::Flags { name, flags });
+    }
+    Ok(None)
 }
 
 /// The operations that remove what we made of a slot's links, and the interfaces that stay because
@@ -149,16 +169,34 @@ pub(super) fn to_remove(
         if is_ours(name, link, journal) {
             operations.push(Operation::Delete { name: name.clone() });
         } else {
-            let added = journal
-                .addresses
-                .iter()
-                .filter(|(on, address)| on == name && link.addresses.contains(address));
-            operations.extend(added.map(|(name, address)| Operation::RemoveAddress {
-                name: name.clone(),
-                address: *address,
-            }));
+            operations.extend(to_give_back(name, link, journal));
             staying.push(name.clone());
         }
     }
     (operations, staying)
+}
+
+/// The operations that undo what we did to an interface of someone else, as far as it still is so.
+fn to_give_back(name: &InterfaceName, link: &Link, journal: &Journal) -> Vec<Operation> {
+    let mut operations = Vec::new();
+    let added = journal
+        .addresses
+        .iter()
+        .filter(|(on, address)| on == name && link.addresses.contains(address));
+    operations.extend(added.map(|(name, address)| Operation::RemoveAddress {
+        name: name.clone(),
+        address: *address,
+    }));
+    let name = || name.clone();
+    if link.controller.is_some() && journal.enslaved.contains(&name()) {
+        operations.push(Operation::Release { name: name() });
+    }
+    if let Some(owner) = journal.owners.get(&name()).copied() {
+        let name = name();
+        operations.push(Operation::ChangeOwner { name, owner });
+    }
+    if link.up && journal.raised.contains(&name()) {
+        operations.push(Operation::SetDown { name: name() });
+    }
+    operations
 }

@@ -180,8 +180,7 @@ pub fn to_remove(host: &HostSpec, slots: &[SlotSpec], world: &World) -> Plan {
         staying.extend(left);
         journal.slots.remove(&slot.name);
         for name in [&slot.bridge, &slot.tap] {
-            journal.links.remove(name);
-            journal.addresses.retain(|(on, _)| on != name);
+            journal.forget(name);
         }
     }
     let needed = sysctls(host, journal.slots.values());

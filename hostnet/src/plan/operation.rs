@@ -69,8 +69,18 @@ pub enum Operation {
         /// The bridge.
         bridge: InterfaceName,
     },
+    /// Take a tap out of the bridge that we put it into.
+    Release {
+        /// The tap.
+        name: InterfaceName,
+    },
     /// Bring an interface up.
     SetUp {
+        /// The interface.
+        name: InterfaceName,
+    },
+    /// Take an interface down that we brought up.
+    SetDown {
         /// The interface.
         name: InterfaceName,
     },
@@ -103,7 +113,9 @@ impl fmt::Display for Operation {
             Self::AddAddress { name, address } => write!(f, "add {address} to {name}"),
             Self::RemoveAddress { name, address } => write!(f, "remove {address} from {name}"),
             Self::Enslave { name, bridge } => write!(f, "put {name} into {bridge}"),
+            Self::Release { name } => write!(f, "take {name} out of its bridge"),
             Self::SetUp { name } => write!(f, "bring {name} up"),
+            Self::SetDown { name } => write!(f, "take {name} down"),
             Self::Delete { name } => write!(f, "delete {name}"),
             Self::Set { sysctl, on: true } => write!(f, "switch on {sysctl}"),
             Self::Set { sysctl, on: false } => write!(f, "switch off {sysctl}"),

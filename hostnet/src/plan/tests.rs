@@ -295,6 +295,7 @@ fn a_bridge_of_someone_else_loses_only_what_we_added() {
     let foreign = Link {
         alias: None,
         addresses: vec!["192.0.2.1/24".parse().unwrap()],
+        up: false,
         ..link(7, LinkKind::Bridge)
     };
     let observed = Observed {
@@ -320,6 +321,7 @@ fn a_bridge_of_someone_else_loses_only_what_we_added() {
         [
             "delete vm-slot1",
             "remove 10.1.0.1/24 from br-slot1",
+            "take br-slot1 down",
             "switch off forwarding of br-slot1",
             "switch off forwarding of eth0",
             "remove our rules",
