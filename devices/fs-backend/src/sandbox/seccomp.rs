@@ -75,6 +75,16 @@ const OLD: &[c_long] = &[libc::SYS_epoll_wait, libc::SYS_poll, libc::SYS_readlin
 #[cfg(not(target_arch = "x86_64"))]
 const OLD: &[c_long] = &[];
 
+/// Calls that the C library does without, when it is told that there are none.
+const ABSENT: &[c_long] = &[
+    // Its flags lie in memory, out of a filter's reach: threads are made with the older one, whose
+    // flags are checked.
+    libc::SYS_clone3,
+    // The allocator asks how the host overcommits before it gives a lot of memory back, which it
+    // does when a guest drops many inodes. What the share needs is opened by `openat2`.
+    libc::SYS_openat,
+];
+
 /// `PR_SET_VMA`: allocators name their memory.
 const PR_SET_VMA: u32 = 0x5356_4d41;
 
@@ -92,18 +102,16 @@ fn apply() -> Result<(), Error> {
             arch,
         )
     };
-    // The flags of this call lie in memory, out of a filter's reach. Told that there is none, the C
-    // library makes threads with the older one, whose flags are checked.
-    let no_clone3 = |arch| {
+    let absent = |arch| {
         SeccompFilter::new(
-            BTreeMap::from([(libc::SYS_clone3, Vec::new())]),
+            ABSENT.iter().map(|&call| (call, Vec::new())).collect(),
             SeccompAction::Allow,
             SeccompAction::Errno(libc::ENOSYS.cast_unsigned()),
             arch,
         )
     };
     let arch: TargetArch = std::env::consts::ARCH.try_into()?;
-    for filter in [no_clone3(arch)?, allowed(arch)?] {
+    for filter in [absent(arch)?, allowed(arch)?] {
         let program: BpfProgram = filter.try_into()?;
         apply_filter(&program)?;
     }
@@ -117,7 +125,7 @@ fn rules() -> Result<BTreeMap<c_long, Vec<SeccompRule>>, BackendError> {
         .map(|&call| (call, Vec::new()))
         .collect();
     // Refused by the other filter; allowed here, since the strictest answer counts.
-    rules.insert(libc::SYS_clone3, Vec::new());
+    rules.extend(ABSENT.iter().map(|&call| (call, Vec::new())));
     let thread = libc::CLONE_THREAD.cast_unsigned().into();
     rules.insert(libc::SYS_clone, vec![bits(0, thread, thread)?]);
     let executable = libc::PROT_EXEC.cast_unsigned().into();
