@@ -21,8 +21,11 @@ use crate::tools::Tools;
 /// The package of system tests.
 const SYSTEM_TESTS: &str = "system-tests";
 
-/// Time for one program of system tests.
-const PROGRAM_TIMEOUT: Duration = Duration::from_secs(1200);
+/// Time for one program of system tests, in seconds.
+const PROGRAM_SECONDS: u64 = 1200;
+
+/// The variable that says otherwise.
+const SECONDS_VARIABLE: &str = "LAB_TEST_SECONDS";
 
 /// A step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -155,6 +158,7 @@ impl Check {
             host.choice().mode,
             host.choice().reason
         ));
+        let timeout = program_timeout()?;
         host.prepare()?;
         let images = Images::ensure(&cache, &tools)?;
         let program = workspace::build_release()?;
@@ -169,7 +173,7 @@ impl Check {
                 .with_variable("CARGO_MANIFEST_DIR", test.directory.to_string_lossy());
             job.directory = test.directory;
             job.limits = Limits {
-                timeout: PROGRAM_TIMEOUT,
+                timeout,
                 memory_mib: 8192,
                 ..Limits::default()
             };
@@ -211,6 +215,15 @@ impl Check {
         );
         Ok(programs)
     }
+}
+
+/// How long one program of system tests may take.
+fn program_timeout() -> Result<Duration> {
+    let set = std::env::var_os(SECONDS_VARIABLE);
+    let seconds = set.map_or(Ok(PROGRAM_SECONDS), |set| set.to_string_lossy().parse());
+    let seconds =
+        seconds.with_context(|| format!("{SECONDS_VARIABLE} is not a number of seconds"))?;
+    Ok(Duration::from_secs(seconds))
 }
 
 /// A program of tests.
