@@ -151,6 +151,14 @@ impl Tree {
     pub(crate) fn restore(&self, nodes: Vec<Saved>) -> Result<(), Errno> {
         let root = Stat::of(self.share.root())?.identity();
         let table = Table::restore(root, random_generation(), nodes).map_err(|_| Errno::INVAL)?;
+        let mut journal = self.journal();
+        // What the backend after this one has to know, as if the guest had learnt it from this one.
+        journal.begin();
+        table
+            .save()
+            .into_iter()
+            .for_each(|node| journal.known(node));
+        drop(journal);
         *self.table() = table;
         self.open.clear();
         Ok(())

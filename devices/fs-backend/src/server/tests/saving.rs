@@ -1,6 +1,7 @@
 //! Saving a session, and going on with it.
 
 use super::*;
+use crate::inode::Journal;
 use crate::server::StateError;
 
 fn filled() -> (Guest, u64) {
@@ -39,6 +40,32 @@ fn another_process_goes_on_where_one_stopped() {
     assert!(guest.attr(file).is_ok());
     guest.forget(file, 1);
     assert!(guest.attr(file).is_err());
+}
+
+#[test]
+fn backend_after_one_that_restored_knows_the_same() {
+    let (guest, file) = filled();
+    let state = guest.server.save().unwrap();
+    let fd = rustix::fs::memfd_create("journal", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
+    let journal = File::from(fd);
+    let budget = Budget::of_limit(Some(1024));
+    let server = || Guest::server(&guest.host(""), Policy::default(), budget);
+    let restored = server();
+    let (writer, _) = Journal::open(journal.try_clone().unwrap()).unwrap();
+    restored.tree().write_down(writer);
+    restored.restore(&state).unwrap();
+    let nodes = restored.tree().nodes();
+    drop(restored);
+
+    let (_, known) = Journal::open(journal).unwrap();
+    let successor = server();
+    successor.recover(known);
+    assert_eq!(successor.tree().nodes(), nodes);
+    let guest = Guest {
+        server: successor,
+        ..guest
+    };
+    assert_eq!(guest.read(file, 0, 10).unwrap(), b"7");
 }
 
 #[test]
