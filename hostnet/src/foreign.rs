@@ -9,10 +9,15 @@ use std::fs;
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::inspect::uplink;
 use crate::nft::{self, NftError};
 use crate::plan::World;
-use crate::policy::SlotSpec;
+use crate::policy::{HostSpec, SlotSpec};
 use crate::ruleset::TABLE;
+use crate::slot::InterfaceName;
+
+/// Where the kernel has the settings of interfaces.
+const SETTINGS: &str = "/proc/sys/net/ipv4/conf";
 
 /// Something of someone else's that is in the way.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -29,12 +34,13 @@ pub struct Finding {
 ///
 /// # Errors
 /// When the packet filter cannot be read: this needs `CAP_NET_ADMIN`.
-pub fn find(slots: &[SlotSpec], world: &World) -> Result<Vec<Finding>, NftError> {
+pub fn find(host: &HostSpec, slots: &[SlotSpec], world: &World) -> Result<Vec<Finding>, NftError> {
     let Some(slot) = slots.first() else {
         return Ok(Vec::new());
     };
     let mut found = in_chains(&nft::chains()?, slot);
     found.extend(legacy_iptables(slot));
+    found.extend(host.uplink.as_ref().and_then(reverse_path));
     found.extend(networkd(slots, world));
     Ok(found)
 }
@@ -81,8 +87,13 @@ fn in_chains(json: &str, slot: &SlotSpec) -> Vec<Finding> {
             hook: chain["hook"].as_str().unwrap_or_default(),
         };
         let firewall = whose(&closed, &named);
-        // Firewalld rejects by a last rule, its policy says accept.
-        let drops = chain["policy"] == "drop" || firewall == Firewall::Firewalld;
+        // These refuse by a last rule, in chains of their own; the policy says accept.
+        let refuses = match firewall {
+            Firewall::Firewalld => true,
+            Firewall::NixOs => closed.hook == "input",
+            Firewall::Docker | Firewall::Ufw | Firewall::Other => false,
+        };
+        let drops = chain["policy"] == "drop" || refuses;
         if drops && ["forward", "input"].contains(&closed.hook) {
             findings.push(finding(&closed, firewall, slot));
         }
@@ -174,6 +185,27 @@ fn legacy_iptables(slot: &SlotSpec) -> Option<Finding> {
     })
 }
 
+/// A strict reverse path filter takes packets only from where the host itself would send answers
+/// to. That is wherever the default route leads, which need not be the uplink that was set.
+fn reverse_path(uplink_set: &InterfaceName) -> Option<Finding> {
+    let read = |interface: &str| -> Option<u8> {
+        let path = format!("{SETTINGS}/{interface}/rp_filter");
+        fs::read_to_string(path).ok()?.trim().parse().ok()
+    };
+    // The kernel takes the greater of the two; 1 is strict, 2 loose.
+    let strict = read("all").max(read(uplink_set.as_str())) == Some(1);
+    // When the routes cannot be read, the plan has said so already.
+    let default = uplink().ok()?;
+    (strict && default.as_ref() != Some(uplink_set)).then(|| Finding {
+        found: format!(
+            "a strict reverse path filter on {uplink_set}, while the default route leads {}",
+            default.map_or_else(|| "nowhere".to_owned(), |other| format!("to {other}"))
+        ),
+        effect: format!("callers of published ports that come in by {uplink_set} are not heard"),
+        remedy: format!("`sysctl -w net.ipv4.conf.{uplink_set}.rp_filter=2`"),
+    })
+}
+
 /// systemd-networkd takes addresses away that its own files do not name.
 fn networkd(slots: &[SlotSpec], world: &World) -> Vec<Finding> {
     let mut findings = Vec::new();
@@ -210,6 +242,8 @@ fn network_file(index: u32) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::policy::Egress;
     use crate::slot::{SlotName, SlotNet};
@@ -282,6 +316,74 @@ mod tests {
         }
         let chains = [chain("firewalld", "filter_FORWARD", "forward", "accept")];
         assert!(found(&chains)[0].remedy.contains("firewall-cmd"));
+    }
+
+    #[test]
+    fn nixos_refuses_input_whatever_its_policy_says() {
+        let chains = [
+            chain("filter", "nixos-fw", "", ""),
+            chain("filter", "INPUT", "input", "accept"),
+            chain("filter", "FORWARD", "forward", "accept"),
+        ];
+        let [finding] = found(&chains).try_into().unwrap();
+        assert!(finding.remedy.contains("trustedInterfaces"), "{finding:?}");
+    }
+
+    /// Any JSON, with the keys and values that are looked for among others.
+    fn json() -> impl Strategy<Value = Value> {
+        let word = prop_oneof![
+            "[a-z-]{0,8}",
+            prop::sample::select(vec![
+                "filter",
+                "firewalld",
+                "nixos-fw",
+                "slotvmm",
+                "ufw-x",
+                "DOCKER",
+                "input",
+                "forward",
+                "drop",
+                "accept",
+                "ip",
+                "inet",
+            ])
+            .prop_map(str::to_owned),
+        ];
+        let key = prop::sample::select(vec![
+            "nftables", "chain", "table", "family", "name", "hook", "policy", "x",
+        ]);
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            word.prop_map(Value::from),
+        ];
+        leaf.prop_recursive(5, 64, 8, move |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..8).prop_map(Value::from),
+                prop::collection::hash_map(key.clone().prop_map(str::to_owned), inner, 0..8)
+                    .prop_map(|map| Value::Object(map.into_iter().collect())),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn any_list_of_chains_is_read_to_its_end(chains in prop::collection::vec(json(), 0..8)) {
+            let objects: Vec<Value> = chains
+                .into_iter()
+                .map(|chain| serde_json::json!({ "chain": chain }))
+                .collect();
+            let text = serde_json::json!({ "nftables": objects }).to_string();
+            // No chain is reported twice.
+            prop_assert!(in_chains(&text, &slot()).len() <= objects.len());
+        }
+
+        #[test]
+        fn any_document_and_any_text_is_read(document in json(), text in ".{0,64}") {
+            let _ = in_chains(&document.to_string(), &slot());
+            prop_assert!(in_chains(&text, &slot()).is_empty());
+        }
     }
 
     #[test]

@@ -57,7 +57,7 @@ pub(super) fn apply(wanted: &Wanted, mode: Mode, context: &Context) -> Result<Ex
 
 fn say_findings(wanted: &Wanted) -> Result<(), CommandError> {
     let world = look(&wanted.host, &wanted.slots, &wanted.journal)?;
-    for finding in foreign::find(&wanted.slots, &world)? {
+    for finding in foreign::find(&wanted.host, &wanted.slots, &world)? {
         tracing::warn!(
             "Found {}: {}; {}",
             finding.found,

@@ -32,7 +32,7 @@ pub(super) fn status(names: &[String], context: &Context) -> Result<Exit, Comman
     };
     world.listing = listing.clone().unwrap_or_default();
     let findings = match &listing {
-        Some(_) => foreign::find(&wanted.slots, &world)?,
+        Some(_) => foreign::find(&wanted.host, &wanted.slots, &world)?,
         None => Vec::new(),
     };
     let rows: Vec<Row> = wanted
