@@ -57,6 +57,8 @@ pub(super) fn report_to_host(params: &mut Vec<String>) {
         .any(is_ours)
     {
         params.insert(0, format!("{CREDENTIAL}vsock-stream:2:{PORT}"));
+        // systemd adds up all of these. It loads the module by itself for devices on PCI only.
+        params.insert(1, "modules-load=vmw_vsock_virtio_transport".to_owned());
     }
 }
 
@@ -132,7 +134,8 @@ mod tests {
         let mut params = vec!["reboot=k".to_owned()];
         report_to_host(&mut params);
         let ours = "systemd.set_credential=vmm.notify_socket:vsock-stream:2:5122";
-        assert_eq!(params, [ours, "reboot=k"]);
+        let module = "modules-load=vmw_vsock_virtio_transport";
+        assert_eq!(params, [ours, module, "reboot=k"]);
         let theirs = "quiet systemd.set_credential=vmm.notify_socket:vsock-stream:2:99";
         let mut params = vec![theirs.to_owned()];
         report_to_host(&mut params);

@@ -1,8 +1,10 @@
-//! What a measurement runs in a guest. It is linked statically, for guests that have no libraries.
+//! What measurements and tests run in a guest. It is linked statically, for guests that have no libraries.
 //!
 //! `probe time NAME PROGRAM ARGUMENT…` runs a program without its output and prints
 //! `PROBE NAME NANOSECONDS`. `probe random FILE READS THREADS` reads 4 KiB at a time, at places
-//! that are the same in every run.
+//! that are the same in every run. `probe vsock …` speaks to the host: see [`vsock`].
+
+mod vsock;
 
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
@@ -19,8 +21,9 @@ fn main() -> Result<()> {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match words.as_slice() {
         ["time", name, program, arguments @ ..] => time(name, program, arguments),
+        ["vsock", words @ ..] => vsock::run(words),
         ["random", file, reads, threads] => random(file, reads.parse()?, threads.parse()?),
-        _ => bail!("Expected: time NAME PROGRAM ARGUMENT…, or random FILE READS THREADS"),
+        _ => bail!("Expected: time NAME PROGRAM ARGUMENT…, random FILE READS THREADS, or vsock …"),
     }
 }
 

@@ -12,7 +12,7 @@ use serde::Deserialize;
 
 use super::{Tally, broken_links, nix};
 use crate::cache::Cache;
-use crate::commands::workspace::{self, GUEST_VARIABLE, cargo};
+use crate::commands::workspace::{self, GUEST_VARIABLE, PROBE_VARIABLE, cargo};
 use crate::guest::{IMAGES_VARIABLE, Images};
 use crate::host::{Host, Job, Limits};
 use crate::progress::heading;
@@ -163,12 +163,14 @@ impl Check {
         let images = Images::ensure(&cache, &tools)?;
         let program = workspace::build_release()?;
         let guest_program = workspace::build_guest()?;
+        let probe = workspace::build_probe()?;
         for test in self.test_programs()? {
             heading(&format!("System tests: {}", test.name));
             let transcript = tempfile::NamedTempFile::new()?;
             let mut job = Job::new([test.executable.as_os_str(), "--test-threads=1".as_ref()])?
                 .with_variable("SLOTVMM_BIN", program.to_string_lossy())
                 .with_variable(GUEST_VARIABLE, guest_program.to_string_lossy())
+                .with_variable(PROBE_VARIABLE, probe.to_string_lossy())
                 .with_variable(IMAGES_VARIABLE, images.dir().to_string_lossy())
                 .with_variable("CARGO_MANIFEST_DIR", test.directory.to_string_lossy());
             job.directory = test.directory;

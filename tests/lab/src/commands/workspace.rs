@@ -46,6 +46,9 @@ pub(crate) fn build_release() -> Result<PathBuf> {
 /// Names the program for guests in the environment of jobs.
 pub(crate) const GUEST_VARIABLE: &str = "SLOTVMM_GUEST_BIN";
 
+/// Names the program that tests run in guests.
+pub(crate) const PROBE_VARIABLE: &str = "SLOTVMM_PROBE_BIN";
+
 /// Builds the program for guests as it is meant to be used and returns it.
 pub(crate) fn build_guest() -> Result<PathBuf> {
     let mut build = cargo();
@@ -67,8 +70,8 @@ pub(super) fn guest_program() -> Result<Option<PathBuf>> {
     Ok(program.exists().then_some(program))
 }
 
-/// Builds the program that measurements run in guests and returns it.
-pub(super) fn build_probe() -> Result<PathBuf> {
+/// Builds the program that measurements and tests run in guests and returns it.
+pub(crate) fn build_probe() -> Result<PathBuf> {
     let mut build = cargo();
     build
         .args(["rustc", "--release", "--package", "probe", "--bin", "probe"])

@@ -1,0 +1,163 @@
+//! Sockets between host and guest, with the kernel's own driver at the other end.
+
+use std::io::{Read, Write};
+use std::net::Shutdown;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::process::Command;
+use std::thread::{self, JoinHandle};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use fixture::{Ended, Lab, PATIENCE, Slot, TestVm};
+
+/// Port of the guest on which everything comes back.
+const ECHO: u32 = 7;
+
+/// Bytes of a large transfer, unless `LAB_VSOCK_BYTES` says more.
+const LARGE: u64 = 16 << 20;
+
+/// The byte at `place` of every transfer; the guest's program has the same.
+fn pattern(place: u64) -> u8 {
+    place.wrapping_mul(2_654_435_761).to_be_bytes()[4]
+}
+
+/// A slot whose guest has the program for tests.
+fn slot(lab: &Lab) -> Result<Slot> {
+    let slot = lab.slot("")?;
+    let content = slot.path("content");
+    std::fs::create_dir(&content)?;
+    let program = std::env::var_os("SLOTVMM_PROBE_BIN").context("SLOTVMM_PROBE_BIN is not set")?;
+    std::fs::copy(program, content.join("probe"))?;
+    let image = slot.path("content.squashfs");
+    let mut pack = Command::new("mksquashfs");
+    pack.arg(&content).arg(&image);
+    pack.args(["-quiet", "-no-progress", "-all-root"]);
+    Ended::of(pack)?.expect_code(0)?;
+    slot.write_slot(&format!(
+        "[machine]\nvcpus = 2\n[[disk]]\npath = {image:?}\nposition = 2\nreadonly = true\n"
+    ))?;
+    Ok(slot)
+}
+
+/// A guest that sends back what it gets on [`ECHO`].
+fn boot(slot: &Slot) -> Result<TestVm> {
+    let mut vm = slot.boot()?;
+    vm.guest.run("load squashfs")?;
+    vm.guest.run("load vmw_vsock_virtio_transport")?;
+    vm.guest.run("mount -t squashfs /dev/vdc /mnt")?;
+    let start = vm.guest.screen().position();
+    vm.guest.run(&format!("/mnt/probe vsock echo {ECHO} &"))?;
+    vm.guest.screen().see(start, "PROBE listens")?;
+    Ok(vm)
+}
+
+/// A stream to `port` of the guest; nothing when nobody listens there.
+fn dial(slot: &Slot, port: u32) -> Result<Option<UnixStream>> {
+    let mut stream = UnixStream::connect(slot.path("run/slot1/vsock.sock"))?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    writeln!(stream, "CONNECT {port}")?;
+    let mut answer = String::new();
+    let mut byte = [0];
+    while !answer.ends_with('\n') {
+        if stream.read(&mut byte)? == 0 {
+            ensure!(answer.is_empty(), "half an answer: {answer:?}");
+            return Ok(None);
+        }
+        answer.push(char::from(byte[0]));
+    }
+    ensure!(answer.starts_with("OK "), "{answer:?}");
+    Ok(Some(stream))
+}
+
+fn echo(slot: &Slot) -> Result<UnixStream> {
+    dial(slot, ECHO)?.context("Nobody listens in the guest")
+}
+
+/// Sends `bytes` of the pattern, and then the end.
+fn send(mut stream: UnixStream, bytes: u64) -> JoinHandle<Result<()>> {
+    thread::spawn(move || {
+        let mut place = 0;
+        while place < bytes {
+            let end = bytes.min(place + (64 << 10));
+            let piece: Vec<u8> = (place..end).map(pattern).collect();
+            stream.write_all(&piece)?;
+            place = end;
+        }
+        Ok(stream.shutdown(Shutdown::Write)?)
+    })
+}
+
+/// Reads `bytes` from `place` on, and checks every one.
+fn expect_pattern(mut stream: impl Read, place: u64, bytes: u64) -> Result<()> {
+    let mut buffer = vec![0; 64 << 10];
+    let mut at = place;
+    while at < place + bytes {
+        let room = usize::try_from((place + bytes - at).min(64 << 10))?;
+        let count = stream.read(&mut buffer[..room])?;
+        ensure!(count > 0, "the stream ends after {at} bytes");
+        for byte in &buffer[..count] {
+            ensure!(*byte == pattern(at), "byte {at} is {byte:#x}");
+            at += 1;
+        }
+    }
+    Ok(())
+}
+
+fn expect_end(mut stream: impl Read) -> Result<()> {
+    let mut rest = Vec::new();
+    stream.read_to_end(&mut rest)?;
+    ensure!(rest.is_empty(), "{} bytes too many", rest.len());
+    Ok(())
+}
+
+fn joined<T>(thread: JoinHandle<Result<T>>) -> Result<T> {
+    thread.join().unwrap_or_else(|_| bail!("a thread panicked"))
+}
+
+/// Sends `bytes` to the guest's echo, and checks that they come back before the end does.
+fn round_trip(slot: &Slot, bytes: u64) -> Result<()> {
+    let stream = echo(slot)?;
+    let sender = send(stream.try_clone()?, bytes);
+    expect_pattern(&stream, 0, bytes)?;
+    expect_end(&stream)?;
+    joined(sender)
+}
+
+fn large() -> Result<u64> {
+    match std::env::var("LAB_VSOCK_BYTES") {
+        Ok(bytes) => bytes.parse().context("LAB_VSOCK_BYTES is no number"),
+        Err(_) => Ok(LARGE),
+    }
+}
+
+#[test]
+fn every_byte_arrives_both_ways_and_each_way_ends_by_itself() -> Result<()> {
+    let Some(lab) = Lab::enter()? else {
+        return Ok(());
+    };
+    let slot = slot(&lab)?;
+    let mut vm = boot(&slot)?;
+    for bytes in [0, 1, 1000, 300_000, large()?] {
+        round_trip(&slot, bytes).with_context(|| format!("{bytes} bytes to the guest"))?;
+    }
+    assert!(dial(&slot, 9)?.is_none(), "someone listens on port 9");
+    let (said, _) = vm.guest.attempt("/mnt/probe vsock send 99 1 2>&1")?;
+    assert!(said.contains("Connection reset by peer"), "{said}");
+
+    let listener = UnixListener::bind(slot.path("run/slot1/vsock.sock_52"))?;
+    for bytes in [0, 1000, large()?] {
+        let listener = listener.try_clone()?;
+        let taker = thread::spawn(move || {
+            let (mut stream, _) = listener.accept()?;
+            expect_pattern(&stream, 0, bytes)?;
+            expect_end(&stream)?;
+            // The guest has sent its last; this way is still open.
+            Ok(write!(stream, "{bytes} taken")?)
+        });
+        let said = vm.guest.run(&format!("/mnt/probe vsock send 52 {bytes}"))?;
+        assert_eq!(said, format!("PROBE {bytes} taken"));
+        joined(taker)?;
+    }
+    vm.power_off()?;
+    Ok(())
+}
