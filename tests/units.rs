@@ -134,3 +134,54 @@ fn wrong_configuration_is_not_tried_again() -> Result<()> {
     assert!(log.contains("memroy"), "{log}");
     Ok(())
 }
+
+#[test]
+fn verbs_go_through_the_unit() -> Result<()> {
+    let Some(lab) = Lab::enter()? else {
+        return Ok(());
+    };
+    let host = boot(&lab)?;
+    host.run(&["slotvmm", "start", "slot1"])?;
+    guest(&host)?;
+    assert_eq!(host.property(UNIT, "ActiveState")?, "active");
+    let first = host.property(UNIT, "MainPID")?;
+    let log = host.run(&["slotvmm", "logs", "slot1"])?;
+    assert!(log.contains("MINI ready"), "{log}");
+
+    host.run(&["slotvmm", "restart", "slot1"])?;
+    guest(&host)?;
+    assert_ne!(host.property(UNIT, "MainPID")?, first);
+    host.run(&["slotvmm", "stop", "slot1"])?;
+    host.wait_property(UNIT, ("ActiveState", "inactive"))?;
+    assert_eq!(host.property(UNIT, "Result")?, "success");
+    assert_eq!(host.property(UNIT, "NRestarts")?, "0");
+    expect_nothing_left(&host)?;
+
+    // A slot that someone runs by hand is not systemd's to start.
+    let mut by_hand = host.command(&["slotvmm", "run", "slot1"]).spawn()?;
+    let mut console = host.console("slot1")?;
+    console.wait_ready()?;
+    let refused = host.call(&["slotvmm", "start", "slot1"])?;
+    refused.expect_error(32, "which systemd did not start")?;
+    host.run(&["slotvmm", "stop", "slot1"])?;
+    assert!(by_hand.wait()?.success());
+    Ok(())
+}
+
+/// Starts and stops, `LAB_UNIT_CYCLES` times.
+#[test]
+fn cycles_leave_nothing() -> Result<()> {
+    let Some(lab) = Lab::enter()? else {
+        return Ok(());
+    };
+    let cycles = std::env::var("LAB_UNIT_CYCLES").map_or(Ok(3), |text| text.parse::<u32>())?;
+    let host = boot(&lab)?;
+    for _ in 0..cycles {
+        host.run(&["systemctl", "start", UNIT])?;
+        guest(&host)?;
+        host.run(&["systemctl", "stop", UNIT])?;
+        assert_eq!(host.property(UNIT, "Result")?, "success");
+        expect_nothing_left(&host)?;
+    }
+    Ok(())
+}

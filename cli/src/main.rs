@@ -19,6 +19,7 @@ mod readiness;
 mod resolve;
 mod rundir;
 mod share;
+mod ssh;
 mod systemd;
 mod tap;
 mod vsock;

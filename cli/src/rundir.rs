@@ -18,12 +18,14 @@ const DIR_MODE: u32 = 0o750;
 const SOCKET_MODE: u32 = 0o660;
 const LOCK_MODE: u32 = 0o600;
 
-/// The directory of a slot that this process runs. Dropping it removes the sockets.
+/// The directory of a slot that this process runs. Dropping it removes all but the
+/// lock.
 #[derive(Debug)]
 pub(crate) struct RunDir {
     control: PathBuf,
     console: PathBuf,
     vsock: PathBuf,
+    ssh_key: PathBuf,
     /// Locked for as long as it is open.
     _lock: File,
 }
@@ -78,6 +80,7 @@ impl RunDir {
             control: paths.control_socket.clone(),
             console: paths.console_socket.clone(),
             vsock: paths.vsock_socket.clone(),
+            ssh_key: dir.join("ssh_key"),
             _lock: lock,
         })
     }
@@ -95,6 +98,11 @@ impl RunDir {
 }
 
 impl RunDir {
+    /// Where the private half of the boot's SSH key belongs.
+    pub(crate) fn ssh_key(&self) -> &Path {
+        &self.ssh_key
+    }
+
     /// Binds the socket that leads to ports of the guest.
     ///
     /// # Errors
@@ -106,9 +114,9 @@ impl RunDir {
 
 impl Drop for RunDir {
     fn drop(&mut self) {
-        for socket in [&self.control, &self.console, &self.vsock] {
-            // It may never have been bound, and what stays is removed by the next run.
-            let _ = fs::remove_file(socket);
+        for file in [&self.control, &self.console, &self.vsock, &self.ssh_key] {
+            // It may never have been made, and what stays is removed by the next run.
+            let _ = fs::remove_file(file);
         }
     }
 }

@@ -17,7 +17,7 @@ pub(crate) use self::creds::CredsCommand;
 pub(crate) use self::fs::{Cache, FsBackend, Sandbox};
 pub(crate) use self::host::{Completion, Doctor};
 pub(crate) use self::net::NetCommand;
-pub(crate) use self::slot::{ConsoleArgs, Logs, Run, SlotArg, Status, Stop};
+pub(crate) use self::slot::{ConsoleArgs, Logs, Run, SlotArg, Ssh, Status, Stop, VsockConnect};
 
 /// Runs slots: microVMs with a fixed network identity and portable state.
 #[derive(Debug, Parser)]
@@ -84,6 +84,11 @@ pub(crate) enum Command {
     List,
     /// Attach to the serial console of a running slot
     Console(ConsoleArgs),
+    /// Log in to a guest, or run a command there
+    Ssh(Ssh),
+    /// Connect to a port of a guest for `ssh`
+    #[command(hide = true)]
+    VsockConnect(VsockConnect),
     /// Check or show the configuration
     #[command(subcommand)]
     Config(ConfigCommand),

@@ -1,5 +1,8 @@
 //! The verbs about one slot: `run`, `start`, `stop`, `restart`, `logs`, `pause`, `resume`,
-//! `status`, `console`.
+//! `status`, `console`, `ssh`.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
 
 use clap::Args;
 
@@ -112,4 +115,45 @@ Examples:
 pub(crate) struct ConsoleArgs {
     /// Name of the slot
     pub(crate) slot: String,
+}
+
+/// `ssh`
+#[derive(Debug, Args)]
+#[command(
+    after_help = "A guest whose SSH server listens on AF_VSOCK (systemd 256 and later) is reached through the
+slot's socket, without a network. Any other is reached by its address, with your own keys.
+
+Examples:
+  slotvmm ssh slot1
+  slotvmm ssh admin@slot1 -- systemctl is-system-running
+  slotvmm ssh -i ~/.ssh/slots slot1"
+)]
+pub(crate) struct Ssh {
+    /// Offer this key as well
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) identity: Option<PathBuf>,
+    /// Hand this option to ssh, as in ssh_config(5); before those of slotvmm
+    #[arg(short = 'o', long = "option", value_name = "OPTION")]
+    pub(crate) options: Vec<String>,
+    /// Name of the slot; [USER@]SLOT, the user is root unless another is named
+    #[arg(value_name = "SLOT")]
+    pub(crate) slot: String,
+    /// What to run there instead of a shell
+    #[arg(trailing_var_arg = true, value_name = "COMMAND")]
+    pub(crate) command: Vec<OsString>,
+}
+
+/// `vsock-connect`
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Hands the connection over as ProxyUseFdpass of ssh_config(5) expects it.
+
+Examples:
+  ProxyCommand slotvmm vsock-connect %n 22"
+)]
+pub(crate) struct VsockConnect {
+    /// Name of the slot
+    pub(crate) slot: String,
+    /// Port of the guest
+    pub(crate) port: u32,
 }

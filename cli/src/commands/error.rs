@@ -22,6 +22,7 @@ use crate::disk::DiskError;
 use crate::exit::Exit;
 use crate::rundir::RunDirError;
 use crate::share::ShareError;
+use crate::ssh::DialError;
 use crate::systemd::UnitError;
 
 /// Why a command failed.
@@ -78,6 +79,17 @@ pub(crate) enum CommandError {
     /// A running slot cannot be asked.
     #[error(transparent)]
     Client(#[from] ClientError),
+    /// A port of the guest cannot be reached.
+    #[error("Failed to connect to port {port} of {slot}")]
+    Dial {
+        /// The slot.
+        slot: SlotName,
+        /// The port.
+        port: u32,
+        /// Why.
+        #[source]
+        source: DialError,
+    },
     /// systemd does not do what was asked.
     #[error(transparent)]
     Unit(#[from] UnitError),
@@ -154,7 +166,7 @@ impl CommandError {
             Self::Credential(error) => of_value(&error.source),
             Self::Boot(error) => of_boot(error),
             Self::Unit(error) => error.exit(),
-            Self::Client(_) | Self::Run(_) => Exit::Failed,
+            Self::Client(_) | Self::Run(_) | Self::Dial { .. } => Exit::Failed,
             Self::FsBackend(fs_backend::RunError::Daemon(_)) => Exit::Failed,
             Self::FsBackend(_)
             | Self::Tap(_)

@@ -13,6 +13,7 @@ mod list;
 mod net;
 mod phases;
 mod run;
+mod ssh;
 mod status;
 mod stop;
 mod unit;
@@ -122,6 +123,10 @@ pub(crate) fn dispatch(command: &Command, context: &Context) -> Result<Exit, Com
         Command::Status(args) => status::status(args, context),
         Command::List => list::list(context),
         Command::Console(args) => console::console(args, context.text_only("console")?),
+        Command::Ssh(args) => ssh::ssh(args, context.text_only("ssh")?),
+        Command::VsockConnect(args) => {
+            ssh::vsock_connect(args, context.text_only("vsock-connect")?)
+        }
         Command::Config(command) => config::config(command, context),
         Command::Net(command) => net::net(command, context),
         Command::Creds(command) => creds::creds(command, context),

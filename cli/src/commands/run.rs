@@ -31,6 +31,7 @@ use crate::readiness;
 use crate::resolve::{Slot, plan};
 use crate::rundir::RunDir;
 use crate::share;
+use crate::ssh;
 use crate::tap;
 use crate::vsock;
 
@@ -51,7 +52,12 @@ pub(super) fn run(args: &Run, context: &Context) -> Result<Exit, CommandError> {
     config.oem_strings = credentials.oem_strings;
     let readiness =
         readiness::board(&slot.ready, &phases).map_err(CommandError::on("watch the guest"))?;
-    if slot.vsock.is_some() {
+    if let Some(vsock) = &slot.vsock {
+        if vsock.ssh {
+            let key = ssh::issue(run_dir.ssh_key());
+            let key = key.map_err(CommandError::on("make the key for `slotvmm ssh`"))?;
+            config.oem_strings.push(key);
+        }
         let mut services = vsock::Services::new();
         services.insert(CREDENTIALS, Box::new(credentials.service));
         let notify = notify::NotifyService::new(readiness.clone());

@@ -44,6 +44,11 @@ impl ConfigDir {
         Self { path }
     }
 
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Reads `host.toml` or `host.json`; an absent one is empty.
     ///
     /// # Errors

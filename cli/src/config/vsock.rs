@@ -8,6 +8,8 @@ use super::slot::Setting;
 pub(crate) struct VsockFile {
     /// `enabled`: whether there is a socket device.
     pub(crate) enabled: Setting<bool>,
+    /// `ssh`: whether the guest gets a key for `slotvmm ssh`.
+    pub(crate) ssh: Setting<bool>,
     /// `cid`: the guest's address.
     pub(crate) cid: Setting<Ranged<3, 4_294_967_294>>,
 }
@@ -17,6 +19,7 @@ impl VsockFile {
     pub(super) fn read(mut table: Table<'_>) -> Self {
         let file = Self {
             enabled: table.get("enabled"),
+            ssh: table.get("ssh"),
             cid: table.get("cid"),
         };
         table.finish();

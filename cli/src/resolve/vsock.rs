@@ -20,6 +20,8 @@ pub(crate) struct Vsock {
     pub(crate) cid: u32,
     /// Its position.
     pub(crate) position: u8,
+    /// Whether the guest gets a key for `slotvmm ssh`, a new one for each boot.
+    pub(crate) ssh: bool,
 }
 
 /// The slot's device, unless it is switched off.
@@ -34,5 +36,6 @@ pub(super) fn resolve(loaded: &LoadedSlot, index: SlotIndex) -> Option<Vsock> {
         // The schema admits what a CID can be, and nothing else.
         cid: set.map_or(derived, |set| u32::try_from(set.value.0).unwrap_or(derived)),
         position: POSITION,
+        ssh: file.ssh.as_ref().is_none_or(|set| set.value),
     })
 }
