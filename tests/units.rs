@@ -2,18 +2,25 @@
 //! systemd, and what is left then.
 
 use std::fs;
+use std::time::Instant;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use fixture::systemd::{Files, SystemdHost};
-use fixture::{Lab, guest::Guest};
+use fixture::{Lab, PATIENCE, guest::Guest};
+use nix::sys::ptrace;
+use nix::sys::signal::Signal;
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 
 const UNIT: &str = "slotvmm@slot1.service";
 
 /// Most that `systemd-analyze security` may find exposed, in tenths.
 const EXPOSURE: &str = "--threshold=15";
 
+/// A slot that is ready when its guest takes commands.
+const SLOT: &str = "[ready]\nwhen = \"console:MINI ready\"\n";
+
 fn boot(lab: &Lab) -> Result<SystemdHost> {
-    Files::new(lab, "")?.boot()
+    Files::new(lab, SLOT)?.boot()
 }
 
 /// The slot's guest, once it takes commands.
@@ -85,7 +92,10 @@ fn stop_shuts_the_guest_down_and_leaves_nothing() -> Result<()> {
     };
     let host = boot(&lab)?;
     host.run(&["systemctl", "start", UNIT])?;
-    guest(&host)?;
+    // It is ready when the command returns.
+    let console = host.console("slot1")?;
+    assert!(console.screen().see(0, "MINI ready").is_ok());
+    assert_eq!(host.property(UNIT, "ActiveState")?, "active");
     let process = host.property(UNIT, "MainPID")?;
     let status = fs::read_to_string(host.path(&format!("proc/{process}/status")))?;
     let field = |name: &str| status.lines().find(|line| line.starts_with(name));
@@ -121,13 +131,66 @@ fn powered_off_guest_stays_off_and_rebooted_one_comes_back() -> Result<()> {
 }
 
 #[test]
+fn guest_that_panics_fails_its_start() -> Result<()> {
+    let Some(lab) = Lab::enter()? else {
+        return Ok(());
+    };
+    let slot = "[boot]\nparams = [\"mini.then=panic\"]\n[ready]\nwhen = \"console:never\"\n";
+    let host = Files::new(&lab, slot)?;
+    host.write(
+        "etc/systemd/system/slotvmm@.service.d/once.conf",
+        "[Service]\nRestart=no\n",
+    )?;
+    let host = host.boot()?;
+    let failed = host.call(&["slotvmm", "start", "slot1"])?;
+    failed.expect_error(20, "Failed to start slot1: it ended with exit code 20")?;
+    assert_eq!(host.property(UNIT, "ActiveState")?, "failed");
+    Ok(())
+}
+
+#[test]
+fn stopped_vcpu_thread_is_noticed_and_the_unit_restarted() -> Result<()> {
+    let Some(lab) = Lab::enter()? else {
+        return Ok(());
+    };
+    let files = Files::new(&lab, SLOT)?;
+    files.write(
+        "etc/systemd/system/slotvmm@.service.d/watchdog.conf",
+        "[Service]\nWatchdogSec=10\n",
+    )?;
+    let host = files.boot()?;
+    host.run(&["systemctl", "start", UNIT])?;
+    let first = host.property(UNIT, "MainPID")?;
+    let thread = host.thread("vcpu0")?;
+    // A debugger stops one thread; any signal that stops would stop all of them.
+    ptrace::seize(thread, ptrace::Options::empty()).context("Cannot trace the thread")?;
+    ptrace::interrupt(thread).context("Cannot stop the thread")?;
+    // A process whose thread is traced has not ended before whoever traces it has seen the end.
+    let deadline = Instant::now() + PATIENCE;
+    while !matches!(
+        waitpid(thread, Some(WaitPidFlag::__WALL | WaitPidFlag::WNOHANG))?,
+        WaitStatus::Signaled(_, Signal::SIGKILL, _)
+    ) {
+        ensure!(Instant::now() < deadline, "The watchdog does not bite");
+        host.property(UNIT, "SubState")?;
+    }
+    host.wait_property(UNIT, ("NRestarts", "1"))?;
+    host.wait_property(UNIT, ("ActiveState", "active"))?;
+    assert_ne!(host.property(UNIT, "MainPID")?, first);
+    let log = host.run(&["journalctl", "--unit", UNIT, "--output=cat"])?;
+    assert!(log.contains("Watchdog timeout"), "{log}");
+    Ok(())
+}
+
+#[test]
 fn wrong_configuration_is_not_tried_again() -> Result<()> {
     let Some(lab) = Lab::enter()? else {
         return Ok(());
     };
     let host = Files::new(&lab, "[machine]\nmemroy = 1\n")?.boot()?;
-    host.call(&["systemctl", "start", UNIT])?;
-    host.wait_property(UNIT, ("ActiveState", "failed"))?;
+    let refused = host.call(&["slotvmm", "start", "slot1"])?;
+    refused.expect_error(30, "Failed to start slot1: it ended with exit code 30")?;
+    assert_eq!(host.property(UNIT, "ActiveState")?, "failed");
     assert_eq!(host.property(UNIT, "ExecMainStatus")?, "30");
     assert_eq!(host.property(UNIT, "NRestarts")?, "0");
     let log = host.run(&["journalctl", "--unit", UNIT, "--output=cat"])?;
