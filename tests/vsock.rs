@@ -161,3 +161,32 @@ fn every_byte_arrives_both_ways_and_each_way_ends_by_itself() -> Result<()> {
     vm.power_off()?;
     Ok(())
 }
+
+#[test]
+fn slow_reader_and_a_pause_lose_nothing() -> Result<()> {
+    let Some(lab) = Lab::enter()? else {
+        return Ok(());
+    };
+    let slot = slot(&lab)?;
+    let mut vm = boot(&slot)?;
+    let listener = UnixListener::bind(slot.path("run/slot1/vsock.sock_52"))?;
+    vm.guest
+        .run(&format!("/mnt/probe vsock send 52 {LARGE} &"))?;
+    let (mut stream, _) = listener.accept()?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    // Nobody reads now, and others are not held up by that.
+    round_trip(&slot, 300_000)?;
+    expect_pattern(&stream, 0, 1 << 20)?;
+    slot.call(&["pause", "slot1"])?.expect_code(0)?;
+    let waiting = UnixStream::connect(slot.path("run/slot1/vsock.sock"))?;
+    slot.call(&["resume", "slot1"])?.expect_code(0)?;
+    expect_pattern(&stream, 1 << 20, LARGE - (1 << 20))?;
+    expect_end(&stream)?;
+    let start = vm.guest.screen().position();
+    write!(stream, "all of it")?;
+    drop((stream, waiting));
+    vm.guest.screen().see(start, "PROBE all of it")?;
+    round_trip(&slot, 1000)?;
+    vm.power_off()?;
+    Ok(())
+}
