@@ -220,3 +220,49 @@ fn strict_path_filter_is_reported_where_it_drops() {
     ));
     assert!(!status(&lab).contains("reverse path"));
 }
+
+/// Where systemd-networkd is.
+const NETWORKD: &str = "/lib/systemd/systemd-networkd";
+
+#[test]
+fn networkd_that_takes_our_bridges_is_named() {
+    let Some(lab) = Lab::new("", &[""]) else {
+        return;
+    };
+    let user = lab.host.shell("id -u systemd-network 2>&1 || true");
+    if !std::path::Path::new(NETWORKD).exists() || user.trim().parse::<u32>().is_err() {
+        eprintln!("skipped: no systemd-networkd here");
+        return;
+    }
+    assert_eq!(lab.slotvmm(&["net", "apply"]).code, Some(0));
+    // A place of its own for its state; the read-only /sys tells it that there is no udev.
+    let script = format!(
+        "unshare --mount sh -e -c '
+             mount -t tmpfs tmpfs /run
+             mount -t sysfs -o ro sysfs /sys
+             mkdir -p /run/systemd/network /run/systemd/netif/links /run/systemd/netif/leases
+             chown -R systemd-network /run/systemd/netif
+             printf \"[Match]\\nName=br-* vm-*\\n[Network]\\nAddress=198.51.100.1/24\\n\" \
+                 >/run/systemd/network/10-all.network
+             {NETWORKD} 2>/run/said & networkd=$!
+             for try in $(seq 300); do
+                 grep -qs ^NETWORK_FILE=. /run/systemd/netif/links/* && break
+                 kill -0 $networkd
+                 sleep 0.1
+             done
+             {slotvmm} net status
+             kill $networkd; wait $networkd || true'",
+        slotvmm = format_args!(
+            "{} --config {}",
+            env!("CARGO_BIN_EXE_slotvmm"),
+            lab.config.path("etc").display()
+        ),
+    );
+    let said = lab.host.shell(&script);
+    for part in [
+        "systemd-networkd manages br-slot1 by /run/systemd/network/10-all.network",
+        "`[Match] Name=br-slot1` and `[Link] Unmanaged=yes`",
+    ] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+}
