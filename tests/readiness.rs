@@ -6,10 +6,67 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 use fixture::manager::Manager;
 use fixture::system::{Distribution, Overlay};
-use fixture::{Lab, TestVm};
+use fixture::{Lab, Slot, TestVm};
 use nix::sys::ptrace;
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
+
+/// The line in which `said` is, counted from the start.
+fn line(said: &str, what: &str) -> Result<usize> {
+    let found = said.lines().position(|line| line == what);
+    found.with_context(|| format!("{what:?} is not in {said}"))
+}
+
+/// Names of the phases that were stamped.
+fn phases(slot: &Slot) -> Result<Vec<String>> {
+    let info = slot.json(&["status", "slot1"])?;
+    let stamps = info["phases"].as_array().context("no phases")?.clone();
+    let name = |stamp: &serde_json::Value| stamp["phase"].as_str().map(str::to_owned);
+    Ok(stamps.iter().filter_map(name).collect())
+}
+
+#[test]
+fn debian_13_reports_by_itself_and_says_how_it_ends() -> Result<()> {
+    let Some(lab) = Lab::enter()? else {
+        return Ok(());
+    };
+    let slot = lab.slot("")?;
+    let overlay = Overlay::new(&slot)?;
+    slot.write_slot(&overlay.slot_text(&lab, Distribution::Trixie)?)?;
+    let manager = Manager::new(&slot)?;
+    let mut vm = TestVm::start(manager.run(&slot))?;
+    vm.guest.wait_ready()?;
+    manager.wait_for(0, "STATUS=ready: multi-user.target")?;
+    let said = manager.heard().text();
+    assert_eq!(said.matches("READY=1").count(), 1, "{said}");
+    assert!(said.starts_with("EXTEND_TIMEOUT_USEC="), "{said}");
+    assert!(line(&said, "STATUS=booting")? < line(&said, "READY=1")?);
+    assert!(said.contains("STATUS=booting: "), "{said}");
+    for foreign in ["MAINPID", "X_SYSTEMD", "STATUS=Ready."] {
+        assert!(!said.contains(foreign), "{said}");
+    }
+
+    let info = slot.json(&["status", "slot1"])?;
+    assert_eq!(info["readiness"]["state"], "ready");
+    assert_eq!(info["cid"], 3);
+    let stamped = phases(&slot)?;
+    let at = |phase: &str| stamped.iter().position(|name| name == phase);
+    assert!(at("init").is_some(), "{stamped:?}");
+    assert!(
+        at("init") < at("sysinit") && at("sysinit") < at("ready"),
+        "{stamped:?}"
+    );
+
+    // A program without privileges is not heard.
+    let forged = "perl -e 'socket(S,40,1,0);\
+                  connect(S,pack(\"SSLLx4\",40,0,5122,2))||die \"refused: $!\\n\"' 2>&1";
+    let (said, _) = vm.guest.attempt(forged)?;
+    assert!(said.contains("refused: Connection reset"), "{said}");
+
+    vm.guest.send("systemctl reboot")?;
+    vm.wait()?.expect_code(10)?;
+    manager.wait_for(0, "STOPPING=1")
+}
 
 #[test]
 fn debian_12_reports_through_the_program_for_guests() -> Result<()> {
@@ -32,6 +89,26 @@ fn debian_12_reports_through_the_program_for_guests() -> Result<()> {
     slot.call(&["stop", "slot1"])?.expect_code(0)?;
     vm.wait()?.expect_code(0)?;
     manager.wait_for(0, "STOPPING=1")
+}
+
+#[test]
+fn emergency_mode_fails_the_start_and_says_so() -> Result<()> {
+    let Some(lab) = Lab::enter()? else {
+        return Ok(());
+    };
+    let slot = lab.slot("")?;
+    let overlay = Overlay::new(&slot)?;
+    let missing = "/dev/missing /mnt ext4 x-systemd.device-timeout=1s 0 0\n";
+    overlay.put("etc/fstab", missing)?;
+    slot.write_slot(&overlay.slot_text(&lab, Distribution::Trixie)?)?;
+    let manager = Manager::new(&slot)?;
+    let mut vm = TestVm::start(manager.run(&slot))?;
+    let ended = vm.wait()?.expect_code(23)?;
+    let why = "not ready: the guest is in emergency.target, see its console";
+    assert!(ended.stderr.contains(&format!("slot1: {why}")), "{ended:?}");
+    manager.wait_for(0, &format!("STATUS={why}"))?;
+    assert!(!manager.heard().text().contains("READY=1"));
+    Ok(())
 }
 
 #[test]

@@ -15,6 +15,12 @@ const ECHO: u32 = 7;
 /// Bytes of a large transfer, unless `LAB_VSOCK_BYTES` says more.
 const LARGE: u64 = 16 << 20;
 
+/// Short connections one after the other.
+const SHORT: u64 = 10_000;
+
+/// Connections at the same time.
+const CONCURRENT: u64 = 300;
+
 /// The byte at `place` of every transfer; the guest's program has the same.
 fn pattern(place: u64) -> u8 {
     place.wrapping_mul(2_654_435_761).to_be_bytes()[4]
@@ -187,6 +193,71 @@ fn slow_reader_and_a_pause_lose_nothing() -> Result<()> {
     drop((stream, waiting));
     vm.guest.screen().see(start, "PROBE all of it")?;
     round_trip(&slot, 1000)?;
+    vm.power_off()?;
+    Ok(())
+}
+
+#[test]
+fn many_connections_come_and_go() -> Result<()> {
+    let Some(lab) = Lab::enter()? else {
+        return Ok(());
+    };
+    let slot = slot(&lab)?;
+    let mut vm = boot(&slot)?;
+    let open: Vec<UnixStream> = (0..CONCURRENT)
+        .map(|_| echo(&slot))
+        .collect::<Result<_>>()?;
+    for (stream, number) in open.iter().zip(0u64..) {
+        let sent: Vec<u8> = (number..number + 10).map(pattern).collect();
+        let mut stream = stream;
+        stream.write_all(&sent)?;
+        stream.shutdown(Shutdown::Write)?;
+    }
+    for (stream, number) in open.iter().zip(0u64..) {
+        expect_pattern(stream, number, 10).with_context(|| format!("connection {number}"))?;
+        expect_end(stream)?;
+    }
+    drop(open);
+
+    let listener = UnixListener::bind(slot.path("run/slot1/vsock.sock_52"))?;
+    let server = thread::spawn(move || {
+        for _ in 0..SHORT {
+            let (mut stream, _) = listener.accept()?;
+            let mut sent = Vec::new();
+            stream.read_to_end(&mut sent)?;
+            stream.write_all(&sent)?;
+        }
+        Ok(listener)
+    });
+    // In parts, each within a test's patience on a machine that emulates its processor.
+    for _ in 0..10 {
+        let part = format!("/mnt/probe vsock short 52 {}", SHORT / 10);
+        assert_eq!(vm.guest.run(&part)?, "PROBE 1000 connections");
+    }
+    let listener = joined(server)?;
+
+    // Both sides leave in the middle, again and again.
+    let server = thread::spawn(move || {
+        for number in 0..1000 {
+            let (mut stream, _) = listener.accept()?;
+            if number % 2 == 0 {
+                let _gone = stream.read(&mut [0; 100]);
+            }
+        }
+        Ok(())
+    });
+    let said = vm.guest.run("/mnt/probe vsock break 52 1000")?;
+    assert_eq!(said, "PROBE 1000 left");
+    joined(server)?;
+    for _ in 0..300 {
+        let mut stream = echo(&slot)?;
+        stream.write_all(&[0; 5000])?;
+    }
+    round_trip(&slot, 300_000)?;
+    let info = slot.json(&["status", "slot1"])?;
+    let devices = info["devices"].as_array().context("no devices")?;
+    let stuck = devices.iter().any(|device| device["needs_reset"] == true);
+    assert!(!stuck, "{info}");
     vm.power_off()?;
     Ok(())
 }
