@@ -12,7 +12,7 @@ use fixture::{Ended, Lab};
 
 const UNIT: &str = "slotvmm@slot1.service";
 
-const SLOT: &str = "[credentials.map.PLAIN]\n[credentials.map.SEALED]\n\
+const SLOT: &str = "[ready]\nwhen = \"console:MINI ready\"\n[credentials.map.PLAIN]\n[credentials.map.SEALED]\n\
     [[disk]]\npath = \"/lab/guest.squashfs\"\nposition = 2\nreadonly = true\n";
 
 /// As the documentation shows it.
