@@ -50,7 +50,7 @@ fn crates_depend_in_one_direction() -> Result<()> {
     let kvm = ["kvm-ioctls", "kvm-bindings"];
     let netlink = ["rtnetlink", "netlink-packet-route", "nftables"];
     let memory = ["vm-memory", "virtio-queue"];
-    let forbidden: [(&str, Vec<&str>); 5] = [
+    let forbidden: [(&str, Vec<&str>); 6] = [
         (
             "devices",
             [
@@ -79,6 +79,22 @@ fn crates_depend_in_one_direction() -> Result<()> {
                 &["vmm", "devices", "slotvmm", "fs-backend"][..],
                 &kvm,
                 &memory,
+            ]
+            .concat(),
+        ),
+        (
+            "store",
+            [
+                &[
+                    "vmm",
+                    "devices",
+                    "hostnet",
+                    "slotvmm",
+                    "fs-backend",
+                    "tokio",
+                ][..],
+                &kvm,
+                &netlink,
             ]
             .concat(),
         ),
@@ -184,6 +200,7 @@ fn every_crate_denies_unsafe_code_by_default() -> Result<()> {
         "devices/src/lib.rs",
         "devices/fs-backend/src/lib.rs",
         "hostnet/src/lib.rs",
+        "cli/store/src/lib.rs",
     ] {
         let text = fs::read_to_string(root()?.join(name))?;
         let refuses = ["deny", "forbid"].map(|how| format!("#![{how}(unsafe_code)]"));

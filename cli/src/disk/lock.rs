@@ -1,42 +1,19 @@
-//! Open-file-description locks.
+//! Locks of images: the store's, by what a disk is used for.
 
 use std::fs::File;
 use std::io;
 
-use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, fcntl};
-use nix::libc;
+pub(crate) use store::lock::Locking;
+use store::lock::{self, Access};
 
 use crate::resolve::Use;
-
-/// How an attempt to lock ended.
-#[derive(Debug)]
-pub(crate) enum Locking {
-    /// The file is ours as long as it is open.
-    Held,
-    /// Another open file excludes us.
-    Busy,
-    /// The file system has no locks.
-    Unsupported(io::Error),
-}
 
 /// Locks the whole file without waiting: shared for [`Use::ReadOnly`], else exclusively.
 ///
 /// # Errors
 /// When the host refuses for a reason that says nothing about other users of the file.
 pub(crate) fn try_lock(file: &File, usage: Use) -> io::Result<Locking> {
-    let kind = match usage {
-        Use::ReadOnly => libc::F_RDLCK,
-        Use::Exclusive => libc::F_WRLCK,
-    };
-    match fcntl(file, FcntlArg::F_OFD_SETLK(&whole_file(kind)?)) {
-        Ok(_) => Ok(Locking::Held),
-        Err(Errno::EAGAIN | Errno::EACCES) => Ok(Locking::Busy),
-        Err(errno @ (Errno::ENOLCK | Errno::EOPNOTSUPP | Errno::ENOSYS | Errno::EINVAL)) => {
-            Ok(Locking::Unsupported(errno.into()))
-        }
-        Err(errno) => Err(errno.into()),
-    }
+    lock::try_lock(file, access(usage))
 }
 
 /// Whether locking for `usage` would fail now. Takes nothing.
@@ -44,23 +21,12 @@ pub(crate) fn try_lock(file: &File, usage: Use) -> io::Result<Locking> {
 /// # Errors
 /// When the file system does not say.
 pub(super) fn is_busy(file: &File, usage: Use) -> io::Result<bool> {
-    let kind = match usage {
-        Use::ReadOnly => libc::F_RDLCK,
-        Use::Exclusive => libc::F_WRLCK,
-    };
-    let mut lock = whole_file(kind)?;
-    fcntl(file, FcntlArg::F_OFD_GETLK(&mut lock))?;
-    Ok(i32::from(lock.l_type) != libc::F_UNLCK)
+    lock::is_busy(file, access(usage))
 }
 
-/// From byte 0 to the end, wherever that moves. The kernel wants pid 0 for these locks.
-fn whole_file(kind: libc::c_int) -> io::Result<libc::flock> {
-    let invalid = |_| io::Error::from(io::ErrorKind::InvalidInput);
-    Ok(libc::flock {
-        l_type: kind.try_into().map_err(invalid)?,
-        l_whence: libc::SEEK_SET.try_into().map_err(invalid)?,
-        l_start: 0,
-        l_len: 0,
-        l_pid: 0,
-    })
+fn access(usage: Use) -> Access {
+    match usage {
+        Use::ReadOnly => Access::Shared,
+        Use::Exclusive => Access::Exclusive,
+    }
 }

@@ -5,7 +5,6 @@
 
 mod copy;
 mod create;
-mod holder;
 mod lock;
 mod open;
 #[cfg(test)]
@@ -15,9 +14,9 @@ use std::io;
 use std::path::PathBuf;
 
 pub(crate) use self::create::mkfs_program;
-pub(crate) use self::holder::Holder;
 pub(crate) use self::lock::{Locking, try_lock};
 pub(crate) use self::open::{Presence, inspect, open};
+pub(crate) use store::holder::Holder;
 
 /// Why a disk cannot be used.
 #[derive(Debug, thiserror::Error)]

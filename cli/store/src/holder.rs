@@ -8,7 +8,7 @@ use std::path::Path;
 
 /// The holder of a lock, as far as it could be found out.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Holder {
+pub enum Holder {
     /// A slotvmm that runs a slot.
     Slot {
         /// What it was told to run.
@@ -39,7 +39,7 @@ impl fmt::Display for Holder {
 
 impl Holder {
     /// Looks for the process that holds a lock on `file`.
-    pub(crate) fn find(file: &File) -> Self {
+    pub fn find(file: &File) -> Self {
         let Ok(wanted) = file.metadata() else {
             return Self::Unknown;
         };

@@ -1,0 +1,134 @@
+//! Why something cannot be done to a store.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::holder::Holder;
+use crate::name::Name;
+
+/// Why a verb failed. The store is as it was before, unless the variant says otherwise.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// There is no store.
+    #[error("{} does not exist: create it, or set `state_dir` in host.toml", root.display())]
+    NoStore {
+        /// The directory.
+        root: PathBuf,
+    },
+    /// Somebody else is making the same thing.
+    #[error("{} is being made by {holder}: wait until it is done", path.display())]
+    BeingMade {
+        /// The directory in which it is being made.
+        path: PathBuf,
+        /// Who makes it.
+        holder: Holder,
+    },
+    /// There is no such state.
+    #[error("State '{state}' does not exist: `slotvmm state list` shows those that do")]
+    NoState {
+        /// The state.
+        state: Name,
+    },
+    /// A new state would replace an old one.
+    #[error("State '{state}' already exists: choose another name, or delete it first")]
+    StateExists {
+        /// The state.
+        state: Name,
+    },
+    /// The state has no image yet.
+    #[error("State '{state}' has no data.img yet: start a slot with it once")]
+    NoImage {
+        /// The state.
+        state: Name,
+    },
+    /// There is no such snapshot.
+    #[error("Snapshot '{snapshot}' does not exist: `slotvmm state list` shows those that do")]
+    NoSnapshot {
+        /// The snapshot, with its state if it was named.
+        snapshot: String,
+    },
+    /// Several states have a snapshot of this name.
+    #[error("Snapshot '{snapshot}' exists in several states: choose one of {choices}")]
+    Ambiguous {
+        /// The snapshot.
+        snapshot: Name,
+        /// Every `state@snapshot`.
+        choices: String,
+    },
+    /// A new snapshot would replace an old one.
+    #[error("Snapshot '{state}@{snapshot}' already exists: choose another name")]
+    SnapshotExists {
+        /// The state.
+        state: Name,
+        /// The snapshot.
+        snapshot: Name,
+    },
+    /// The state belongs to a slot.
+    #[error("State '{state}' is assigned to {slot}: assign another state to {slot} first")]
+    Assigned {
+        /// The state.
+        state: Name,
+        /// The slot.
+        slot: Name,
+    },
+    /// An image is being used.
+    #[error("{} is in use by {holder}: stop that first", path.display())]
+    InUse {
+        /// The image.
+        path: PathBuf,
+        /// Who uses it.
+        holder: Holder,
+    },
+    /// A slot's own image would have to be kept, and so is an older one.
+    #[error("{} is an image of its own, and {} is there already: move one of them away", path.display(), backup.display())]
+    BackupExists {
+        /// The image.
+        path: PathBuf,
+        /// Where it would be kept.
+        backup: PathBuf,
+    },
+    /// A file of the store does not say what it should.
+    #[error("{} is damaged: expected {expected}", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What should be in it.
+        expected: &'static str,
+        /// What is wrong.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// A slot could not be stopped or started.
+    #[error("Failed to {action} {slot}")]
+    Control {
+        /// What was tried.
+        action: &'static str,
+        /// The slot.
+        slot: Name,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The host refused something.
+    #[error("Failed to {action} {}", path.display())]
+    Host {
+        /// What was tried.
+        action: &'static str,
+        /// Where.
+        path: PathBuf,
+        /// What the host said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl StoreError {
+    /// For `map_err`: names what failed, and where.
+    pub(crate) fn at(action: &'static str, path: &Path) -> impl Fn(io::Error) -> Self {
+        move |source| Self::Host {
+            action,
+            path: path.to_owned(),
+            source,
+        }
+    }
+}

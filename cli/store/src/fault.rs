@@ -1,0 +1,24 @@
+//! Points at which a test kills the process, to see what a crash leaves. Nothing elsewhere.
+
+/// A step ends here and the next one begins.
+#[cfg(not(test))]
+pub(crate) fn point(_name: &str) {}
+
+/// Kills the process if this is the point whose number the environment gives; prints each point's
+/// name.
+#[cfg(test)]
+pub(crate) fn point(name: &str) {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use rustix::process::{Signal, getpid, kill_process};
+
+    static PASSED: AtomicU32 = AtomicU32::new(0);
+    let Ok(at) = std::env::var("STORE_FAULT_AT") else {
+        return;
+    };
+    eprintln!("fault point: {name}");
+    if at == PASSED.fetch_add(1, Ordering::Relaxed).to_string() {
+        kill_process(getpid(), Signal::KILL).unwrap();
+        unreachable!("SIGKILL cannot be survived");
+    }
+}

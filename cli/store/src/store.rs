@@ -1,0 +1,115 @@
+//! A store: where it is, and the lock under which decisions are made.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt as _;
+
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
+
+use crate::assignments::Assignments;
+use crate::durable;
+use crate::error::StoreError;
+use crate::holder::Holder;
+use crate::layout::Layout;
+use crate::name::Name;
+
+/// A store of states.
+#[derive(Debug, Clone)]
+pub struct Store {
+    layout: Layout,
+    waiting: Option<fn(&Holder)>,
+}
+
+impl Store {
+    /// The store at these places. Looks at nothing yet.
+    pub fn new(layout: Layout) -> Self {
+        Self {
+            layout,
+            waiting: None,
+        }
+    }
+
+    /// Has `tell` called with whoever holds the store's lock when a command has to wait for it.
+    #[must_use]
+    pub fn when_waiting(mut self, tell: fn(&Holder)) -> Self {
+        self.waiting = Some(tell);
+        self
+    }
+
+    /// Where everything lies.
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// The state of `slot`, or nothing if it has an image of its own, or none.
+    ///
+    /// # Errors
+    /// When the assignments cannot be read.
+    pub fn state_of(&self, slot: &Name) -> Result<Option<Name>, StoreError> {
+        Ok(Assignments::read(&self.layout)?.state_of(&self.layout, slot))
+    }
+
+    /// Waits for the store's lock, and finishes what a command that was killed had decided.
+    ///
+    /// # Errors
+    /// When the store is not there, or the host refuses.
+    pub(crate) fn lock(&self) -> Result<Locked<'_>, StoreError> {
+        let path = self.layout.lock();
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o660)
+            .open(&path)
+            .map_err(|source| match source.kind() {
+                io::ErrorKind::NotFound => StoreError::NoStore {
+                    root: self.layout.root.clone(),
+                },
+                _ => StoreError::at("open", &path)(source),
+            })?;
+        durable::inherit_owner(&path, &self.layout.root)?;
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Err(Errno::WOULDBLOCK) => {
+                if let Some(tell) = self.waiting {
+                    tell(&Holder::find(&file));
+                }
+                flock(&file, FlockOperation::LockExclusive)
+            }
+            result => result,
+        }
+        .map_err(|errno| StoreError::at("lock", &path)(errno.into()))?;
+        let locked = Locked {
+            layout: &self.layout,
+            _file: file,
+        };
+        durable::ensure_dir(&self.layout.states())?;
+        Ok(locked)
+    }
+}
+
+/// A store whose lock is held: nobody else decides anything.
+#[derive(Debug)]
+pub struct Locked<'a> {
+    layout: &'a Layout,
+    /// Locked as long as it is open.
+    _file: File,
+}
+
+impl Locked<'_> {
+    /// Where everything lies.
+    pub(crate) fn layout(&self) -> &Layout {
+        self.layout
+    }
+
+    /// Fails when there is no such state.
+    pub(crate) fn require_state(&self, state: &Name) -> Result<(), StoreError> {
+        if self.layout.state(state).is_dir() {
+            return Ok(());
+        }
+        Err(StoreError::NoState {
+            state: state.clone(),
+        })
+    }
+}
