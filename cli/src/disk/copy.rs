@@ -6,7 +6,7 @@ use std::path::Path;
 
 use indicatif::{ProgressBar, ProgressStyle};
 use rustix::fs::SeekFrom;
-use store::copy::copy_image;
+use store::copy::{Method, copy_image};
 
 use super::DiskError;
 use super::create::{bytes, failed};
@@ -67,7 +67,7 @@ pub(super) fn copy_template(
 ) -> Result<(), DiskError> {
     let (from, length) = open_template(disk, create, template)?;
     let progress = progress_bar(length);
-    copy_image(&from, image, &|offset| progress.set_position(offset))
+    copy_image(&from, image, Method::Auto, &|offset| progress.set_position(offset))
         .map_err(|error| failed(disk, "copy the template", error))?;
     progress.finish_and_clear();
     if let Some(size) = create.size_mib {

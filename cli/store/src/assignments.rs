@@ -9,13 +9,15 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::StoreError;
-use crate::layout::Layout;
+use crate::layout::{Layout, NEW};
 use crate::name::Name;
+use crate::store::Locked;
+use crate::{building, durable, fault};
 
 /// Most bytes of the file that are read.
 const MAX_FILE: u64 = 1 << 20;
@@ -39,8 +41,25 @@ impl Assignments {
         )
     }
 
+    /// Every slot that the file names, and its state.
+    pub fn iter(&self) -> impl Iterator<Item = (&Name, &Name)> {
+        self.slots.iter()
+    }
+
+    /// The slot that has `state`, if one does.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn owner_of(&self, layout: &Layout, state: &Name) -> Result<Option<Name>, StoreError> {
+        if let Some(slot) = self.slot_of(state) {
+            return Ok(Some(slot.clone()));
+        }
+        let mut slots = layout.slots()?.into_iter();
+        Ok(slots.find(|slot| self.state_of(layout, slot).as_ref() == Some(state)))
+    }
+
     /// The slot that the file says has `state`.
-    pub(crate) fn slot_of(&self, state: &Name) -> Option<&Name> {
+    fn slot_of(&self, state: &Name) -> Option<&Name> {
         let mut slots = self.slots.iter();
         slots.find(|(_, its)| *its == state).map(|(slot, _)| slot)
     }
@@ -62,6 +81,113 @@ impl Assignments {
         let own = !link.exists() && layout.state(slot).is_dir() && unclaimed(slot);
         own.then(|| slot.clone())
     }
+}
+
+/// A change that is decided: the new state of each slot in it, or none.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Change {
+    slots: BTreeMap<Name, Option<Name>>,
+}
+
+impl Change {
+    /// Gives `slot` a state, or takes its away.
+    pub(crate) fn set(mut self, slot: &Name, state: Option<&Name>) -> Self {
+        self.slots.insert(slot.clone(), state.cloned());
+        self
+    }
+
+    /// Decides it and carries it out: after the first write it happens, whoever is killed. When the
+    /// host refuses before the assignments are written, it is given up.
+    pub(crate) fn make(&self, locked: &Locked<'_>) -> Result<(), StoreError> {
+        let layout = locked.layout();
+        let before = Assignments::read(layout)?;
+        write_json(&layout.journal(), self)?;
+        fault::point("a change of assignments is decided");
+        let made = self.carry_out(locked);
+        if made.is_err() && Assignments::read(layout)? == before {
+            durable::remove_file(&layout.journal())?;
+        }
+        made
+    }
+
+    fn carry_out(&self, locked: &Locked<'_>) -> Result<(), StoreError> {
+        let layout = locked.layout();
+        let before = Assignments::read(layout)?;
+        let mut after = before.clone();
+        for (slot, state) in &self.slots {
+            match state {
+                Some(state) => after.slots.insert(slot.clone(), state.clone()),
+                None => after.slots.remove(slot),
+            };
+        }
+        if before != after {
+            write_json(&layout.assignments, &after)?;
+        }
+        for (slot, state) in &self.slots {
+            if let Some(state) = state {
+                // A state that is assigned before it exists comes to be in this way.
+                durable::ensure_dir(&layout.state(state))?;
+            }
+            link(layout, slot, state.as_ref())?;
+        }
+        durable::remove_file(&layout.journal())
+    }
+}
+
+/// Carries out what a killed command had decided.
+pub(crate) fn recover(locked: &Locked<'_>) -> Result<(), StoreError> {
+    match pending(locked.layout())? {
+        Some(change) => change.carry_out(locked),
+        None => Ok(()),
+    }
+}
+
+/// A change that was decided and is not carried out.
+pub(crate) fn pending(layout: &Layout) -> Result<Option<Change>, StoreError> {
+    read_json(
+        &layout.journal(),
+        "a change of assignments; remove it to keep them as they are",
+    )
+}
+
+/// Makes a slot's link say what the file says.
+pub(crate) fn link(layout: &Layout, slot: &Name, state: Option<&Name>) -> Result<(), StoreError> {
+    let link = layout.link(slot);
+    let there = fs::read_link(&link);
+    let Some(state) = state else {
+        return there.map_or(Ok(()), |_| durable::remove_file(&link));
+    };
+    let target = layout.image(state);
+    if there.is_ok_and(|there| there == target) {
+        return Ok(());
+    }
+    durable::ensure_dir(&layout.slot(slot))?;
+    if fs::symlink_metadata(&link).is_ok_and(|there| !there.is_symlink()) {
+        durable::rename_new(&link, &free_backup(&link))?;
+    }
+    let new = building::beside(&link, NEW);
+    durable::remove_file(&new)?;
+    std::os::unix::fs::symlink(&target, &new).map_err(StoreError::at("create link", &new))?;
+    durable::inherit_owner(&new, &layout.slot(slot))?;
+    durable::rename(&new, &link)
+}
+
+/// Where a slot's own image is kept: `data.img.backup`, or with the first number that is free.
+fn free_backup(image: &Path) -> PathBuf {
+    let mut backup = image.with_extension("img.backup");
+    let mut number = 2_u32;
+    while fs::symlink_metadata(&backup).is_ok() {
+        backup = image.with_extension(format!("img.backup{number}"));
+        number = number.saturating_add(1);
+    }
+    backup
+}
+
+fn write_json(path: &Path, value: &impl Serialize) -> Result<(), StoreError> {
+    let mut text = serde_json::to_vec_pretty(value)
+        .map_err(|error| StoreError::at("describe", path)(error.into()))?;
+    text.push(b'\n');
+    durable::write(path, &text)
 }
 
 /// Reads a small JSON file; nothing if it is absent or empty.

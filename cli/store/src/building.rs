@@ -17,12 +17,19 @@ use crate::holder::Holder;
 use crate::layout::{NEW, OLD};
 use crate::store::Locked;
 
+/// What becomes of a directory that is dropped.
+#[derive(Debug, PartialEq, Eq)]
+enum Drops {
+    Remove,
+    Keep,
+}
+
 /// A directory that is being made; dropped, it is gone.
 #[derive(Debug)]
 pub(crate) struct Building {
     dir: PathBuf,
     place: PathBuf,
-    finished: bool,
+    drops: Drops,
     /// Locked as long as it is open.
     _lock: File,
 }
@@ -48,7 +55,7 @@ impl Building {
             .map_err(|errno| StoreError::at("lock", &dir)(errno.into()))?;
         let building = Self {
             place: place.to_owned(),
-            finished: false,
+            drops: Drops::Remove,
             _lock: lock,
             dir,
         };
@@ -64,6 +71,12 @@ impl Building {
         &self.dir
     }
 
+    /// What is in it now is nowhere else: it stays even if it does not get its name.
+    pub(crate) fn keep(mut self) -> Self {
+        self.drops = Drops::Keep;
+        self
+    }
+
     /// Gives the directory its name; its files are durable already.
     ///
     /// # Errors
@@ -71,14 +84,14 @@ impl Building {
     pub(crate) fn finish(mut self) -> Result<(), StoreError> {
         durable::sync_dir(&self.dir)?;
         durable::rename_new(&self.dir, &self.place)?;
-        self.finished = true;
+        self.drops = Drops::Keep;
         Ok(())
     }
 }
 
 impl Drop for Building {
     fn drop(&mut self) {
-        if !self.finished {
+        if self.drops == Drops::Remove {
             // What cannot be removed now is a leftover like that of a maker who died.
             let _ = fs::remove_dir_all(&self.dir);
         }
@@ -102,7 +115,8 @@ pub(crate) fn is_alive(dir: &Path) -> Result<bool, StoreError> {
     )
 }
 
-fn refuse_while_alive(dir: &Path) -> Result<(), StoreError> {
+/// Fails when somebody is making the directory `dir`.
+pub(crate) fn refuse_while_alive(dir: &Path) -> Result<(), StoreError> {
     let file = match File::open(dir) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         result => result.map_err(StoreError::at("open", dir))?,

@@ -7,10 +7,24 @@ use std::os::unix::fs::FileExt as _;
 use rustix::fs::SeekFrom;
 use rustix::io::Errno;
 
+use crate::fault;
+
 /// Most bytes copied between two reports of progress.
 const CHUNK: u64 = 16 << 20;
 /// Size in bytes of the buffer for file systems that the kernel cannot copy between.
 const BUFFER: usize = 1 << 20;
+
+/// How a copy is to be made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Method {
+    /// Share blocks where the file system can, else copy data.
+    #[default]
+    Auto,
+    /// Share blocks, or fail.
+    Reflink,
+    /// Copy data.
+    Copy,
+}
 
 /// How the bytes of a copy came about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,14 +41,33 @@ pub enum Copied {
     },
 }
 
+impl Copied {
+    /// Bytes that were copied and take up space of their own.
+    pub fn copied_bytes(self) -> u64 {
+        match self {
+            Self::Shared { .. } => 0,
+            Self::Copied { bytes } => bytes,
+        }
+    }
+}
+
 /// Fills the empty file `to` with the content of `from`. `progress` hears of the offset reached.
 ///
 /// # Errors
 /// When reading or writing fails, a full disk for one.
-pub fn copy_image(from: &File, to: &File, progress: &dyn Fn(u64)) -> io::Result<Copied> {
+pub fn copy_image(
+    from: &File,
+    to: &File,
+    method: Method,
+    progress: &dyn Fn(u64),
+) -> io::Result<Copied> {
     let bytes = from.metadata()?.len();
-    if rustix::fs::ioctl_ficlone(to, from).is_ok() {
-        return Ok(Copied::Shared { bytes });
+    if method != Method::Copy {
+        match rustix::fs::ioctl_ficlone(to, from) {
+            Ok(()) => return Ok(Copied::Shared { bytes }),
+            Err(errno) if method == Method::Reflink => return Err(errno.into()),
+            Err(_) => {}
+        }
     }
     to.set_len(bytes)?;
     let (mut at, mut copied) = (0, 0_u64);
@@ -74,7 +107,10 @@ fn copy_range(
             rustix::fs::copy_file_range(from, Some(&mut read_at), to, Some(&mut write_at), wanted);
         match copied {
             Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-            Ok(_) => progress(write_at),
+            Ok(_) => {
+                fault::point("data is copied in part");
+                progress(write_at);
+            }
             Err(Errno::INTR) => {}
             // Old kernels and some pairs of file systems cannot; then it goes through memory.
             Err(Errno::XDEV | Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => {
@@ -101,7 +137,7 @@ mod tests {
         let (from, to) = (tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap());
         from.set_len(8 << 20).unwrap();
         from.write_all_at(b"data", 5 << 20).unwrap();
-        copy_image(&from, &to, &|_| ()).unwrap();
+        copy_image(&from, &to, Method::Auto, &|_| ()).unwrap();
         let read = |file: &File| {
             let mut bytes = vec![1; 8 << 20];
             file.read_exact_at(&mut bytes, 0).unwrap();

@@ -13,6 +13,7 @@ use crate::layout::NEW;
 
 /// Makes the entries of a directory durable.
 pub(crate) fn sync_dir(dir: &Path) -> Result<(), StoreError> {
+    fault::point("before a directory is synced");
     let sync = || File::open(dir)?.sync_all();
     sync().map_err(StoreError::at("write to disk", dir))
 }
@@ -88,6 +89,7 @@ pub(crate) fn ensure_dir(path: &Path) -> Result<(), StoreError> {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
         result => result.map_err(StoreError::at("create directory", path))?,
     }
+    fault::point("after a directory is made");
     let Some(parent) = path.parent() else {
         return Ok(());
     };

@@ -79,14 +79,6 @@ pub enum StoreError {
         /// Who uses it.
         holder: Holder,
     },
-    /// A slot's own image would have to be kept, and so is an older one.
-    #[error("{} is an image of its own, and {} is there already: move one of them away", path.display(), backup.display())]
-    BackupExists {
-        /// The image.
-        path: PathBuf,
-        /// Where it would be kept.
-        backup: PathBuf,
-    },
     /// A file of the store does not say what it should.
     #[error("{} is damaged: expected {expected}", path.display())]
     Damaged {
@@ -97,17 +89,6 @@ pub enum StoreError {
         /// What is wrong.
         #[source]
         source: serde_json::Error,
-    },
-    /// A slot could not be stopped or started.
-    #[error("Failed to {action} {slot}")]
-    Control {
-        /// What was tried.
-        action: &'static str,
-        /// The slot.
-        slot: Name,
-        /// Why.
-        #[source]
-        source: io::Error,
     },
     /// The host refused something.
     #[error("Failed to {action} {}", path.display())]

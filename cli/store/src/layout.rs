@@ -1,7 +1,9 @@
-//! Where everything lies. Pure.
+//! Where everything lies.
 
 use std::path::{Path, PathBuf};
 
+use crate::durable;
+use crate::error::StoreError;
 use crate::name::Name;
 
 /// Begins the name of something that is being made.
@@ -53,6 +55,34 @@ impl Layout {
         self.root.join(slot.as_str()).join(IMAGE)
     }
 
+    /// Directory of a slot.
+    pub fn slot(&self, slot: &Name) -> PathBuf {
+        self.root.join(slot.as_str())
+    }
+
+    /// Every slot that has a directory.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn slots(&self) -> Result<Vec<Name>, StoreError> {
+        let mut slots = names(&self.root)?;
+        slots.retain(|slot| slot.as_str() != "states");
+        Ok(slots)
+    }
+
+    /// Every state.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub(crate) fn all_states(&self) -> Result<Vec<Name>, StoreError> {
+        names(&self.states())
+    }
+
+    /// A change of assignments that is decided but perhaps not carried out.
+    pub(crate) fn journal(&self) -> PathBuf {
+        self.root.join(".assign.json")
+    }
+
     /// The file whose lock serialises commands.
     pub(crate) fn lock(&self) -> PathBuf {
         self.root.join(".lock")
@@ -64,4 +94,11 @@ impl Layout {
         let state = rest.parent()?.to_str()?.parse().ok()?;
         (rest.file_name()? == IMAGE).then_some(state)
     }
+}
+
+/// The directories in `dir` whose names we give.
+pub(crate) fn names(dir: &Path) -> Result<Vec<Name>, StoreError> {
+    let entries = durable::entries(dir)?.into_iter();
+    let ours = entries.filter(|entry| dir.join(entry).is_dir());
+    Ok(ours.filter_map(|entry| entry.parse().ok()).collect())
 }

@@ -19,17 +19,24 @@ pub mod copy;
 mod durable;
 mod error;
 mod fault;
+pub mod fsck;
 pub mod holder;
+mod image;
 mod layout;
+mod list;
 pub mod lock;
 mod name;
 pub mod snapshot;
 mod store;
 #[cfg(test)]
 mod tests;
+mod verbs;
 
 pub use self::assignments::Assignments;
 pub use self::error::StoreError;
+pub use self::image::Progress;
 pub use self::layout::Layout;
+pub use self::list::{SlotInfo, SnapshotInfo, StateInfo};
 pub use self::name::{Name, NameError, SnapshotRef};
 pub use self::store::{Locked, Store};
+pub use self::verbs::{Assigned, Conflict, Keep};

@@ -76,6 +76,15 @@ pub struct SnapshotRef {
     pub snapshot: Name,
 }
 
+impl fmt::Display for SnapshotRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.state {
+            Some(state) => write!(f, "{state}@{}", self.snapshot),
+            None => self.snapshot.fmt(f),
+        }
+    }
+}
+
 impl FromStr for SnapshotRef {
     type Err = NameError;
 

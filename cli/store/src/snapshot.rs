@@ -22,6 +22,7 @@ use crate::building::{self, Building};
 use crate::durable;
 use crate::error::StoreError;
 use crate::fault;
+use crate::image;
 use crate::layout::{IMAGE, MANIFEST, NEW};
 use crate::name::Name;
 use crate::store::{Locked, Store};
@@ -33,7 +34,7 @@ const FORMAT: u32 = 1;
 const MAX_MANIFEST: u64 = 64 << 10;
 
 /// Snapshots are read and removed, never written.
-const IMAGE_MODE: u32 = 0o400;
+pub(crate) const IMAGE_MODE: u32 = 0o400;
 
 /// What the content of a snapshot is worth to a guest that boots from it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -129,7 +130,6 @@ pub(crate) fn begin_locked(
     snapshot: &Name,
 ) -> Result<Pending, StoreError> {
     locked.require_state(state)?;
-    recover(locked, state)?;
     let place = locked.layout().snapshot(state, snapshot);
     if place.exists() {
         return Err(StoreError::SnapshotExists {
@@ -198,6 +198,26 @@ impl Pending {
         Ok(manifest)
     }
 
+    /// Makes a state's image, which the caller has claimed, the snapshot's. The state is without an
+    /// image from the rename on, and from then on this is a whole snapshot.
+    pub(crate) fn commit_by_moving(
+        self,
+        (path, claimed): (&Path, &File),
+        facts: Facts,
+    ) -> Result<(), StoreError> {
+        let metadata = claimed.sync_all().and_then(|()| claimed.metadata());
+        let bytes = metadata
+            .map_err(StoreError::at("write to disk", path))?
+            .len();
+        durable::remove_file(&self.image_path)?;
+        write_manifest(self.building.dir(), &self.describe(Some(bytes), facts))?;
+        // Once the image is in it, dropping the directory would remove the only copy.
+        let building = self.building.keep();
+        durable::rename(path, &self.image_path)?;
+        image::protect(&self.image_path)?;
+        building.finish()
+    }
+
     fn describe(&self, bytes: Option<u64>, facts: Facts) -> Manifest {
         Manifest {
             format: FORMAT,
@@ -232,7 +252,7 @@ fn now() -> u64 {
 }
 
 /// Whether the content of a `.new-` directory is a whole snapshot.
-fn is_complete(dir: &Path) -> bool {
+pub(crate) fn is_complete(dir: &Path) -> bool {
     let length = fs::metadata(dir.join(IMAGE)).map(|image| image.len()).ok();
     Manifest::read(dir).is_ok_and(|manifest| manifest.bytes == length)
 }
@@ -245,6 +265,7 @@ pub(crate) fn recover(locked: &Locked<'_>, state: &Name) -> Result<(), StoreErro
         if let Some(name) = name.strip_prefix(NEW)
             && is_complete(&path)
         {
+            image::protect(&path.join(IMAGE))?;
             durable::rename_new(&path, &dir.join(name))?;
         }
     }

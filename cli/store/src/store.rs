@@ -1,23 +1,27 @@
 //! A store: where it is, and the lock under which decisions are made.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt as _;
 
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
-use crate::assignments::Assignments;
+use crate::assignments::{self, Assignments};
+use crate::building::{self, beside};
+use crate::copy::Method;
 use crate::durable;
 use crate::error::StoreError;
 use crate::holder::Holder;
-use crate::layout::Layout;
+use crate::layout::{Layout, NEW};
 use crate::name::Name;
+use crate::snapshot;
 
 /// A store of states.
 #[derive(Debug, Clone)]
 pub struct Store {
     layout: Layout,
+    method: Method,
     waiting: Option<fn(&Holder)>,
 }
 
@@ -26,8 +30,21 @@ impl Store {
     pub fn new(layout: Layout) -> Self {
         Self {
             layout,
+            method: Method::Auto,
             waiting: None,
         }
+    }
+
+    /// Makes copies of images in this way.
+    #[must_use]
+    pub fn with_method(mut self, method: Method) -> Self {
+        self.method = method;
+        self
+    }
+
+    /// How copies of images are made.
+    pub fn method(&self) -> Method {
+        self.method
     }
 
     /// Has `tell` called with whoever holds the store's lock when a command has to wait for it.
@@ -55,6 +72,14 @@ impl Store {
     /// # Errors
     /// When the store is not there, or the host refuses.
     pub(crate) fn lock(&self) -> Result<Locked<'_>, StoreError> {
+        let locked = self.lock_as_it_is()?;
+        durable::ensure_dir(&self.layout.states())?;
+        recover(&locked)?;
+        Ok(locked)
+    }
+
+    /// Waits for the store's lock and changes nothing.
+    pub(crate) fn lock_as_it_is(&self) -> Result<Locked<'_>, StoreError> {
         let path = self.layout.lock();
         let file = OpenOptions::new()
             .read(true)
@@ -80,13 +105,28 @@ impl Store {
             result => result,
         }
         .map_err(|errno| StoreError::at("lock", &path)(errno.into()))?;
-        let locked = Locked {
+        Ok(Locked {
             layout: &self.layout,
             _file: file,
-        };
-        durable::ensure_dir(&self.layout.states())?;
-        Ok(locked)
+        })
     }
+}
+
+/// Finishes what killed commands had decided, and removes what they left.
+pub(crate) fn recover(locked: &Locked<'_>) -> Result<(), StoreError> {
+    let layout = locked.layout();
+    assignments::recover(locked)?;
+    for path in [&layout.assignments, &layout.journal()] {
+        durable::remove_file(&beside(path, NEW))?;
+    }
+    building::clear_leftovers(locked, &layout.states())?;
+    for slot in layout.slots()? {
+        building::clear_leftovers(locked, &layout.slot(&slot))?;
+    }
+    for state in layout.all_states()? {
+        snapshot::recover(locked, &state)?;
+    }
+    Ok(())
 }
 
 /// A store whose lock is held: nobody else decides anything.
@@ -101,6 +141,16 @@ impl Locked<'_> {
     /// Where everything lies.
     pub(crate) fn layout(&self) -> &Layout {
         self.layout
+    }
+
+    /// Fails when the name of a new state is taken.
+    pub(crate) fn require_free(&self, state: &Name) -> Result<(), StoreError> {
+        if fs::symlink_metadata(self.layout.state(state)).is_err() {
+            return Ok(());
+        }
+        Err(StoreError::StateExists {
+            state: state.clone(),
+        })
     }
 
     /// Fails when there is no such state.

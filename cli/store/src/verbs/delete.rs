@@ -1,0 +1,75 @@
+//! `delete`: a state with all its snapshots, or one snapshot.
+
+use std::path::Path;
+
+use super::restore::resolve;
+use crate::assignments::Assignments;
+use crate::building::{self, beside};
+use crate::durable;
+use crate::error::StoreError;
+use crate::image;
+use crate::layout::{IMAGE, NEW, OLD, names};
+use crate::name::{Name, SnapshotRef};
+use crate::store::{Locked, Store};
+
+impl Store {
+    /// Removes a state and its snapshots.
+    ///
+    /// # Errors
+    /// When a slot has it, somebody uses it or one of its snapshots, or the host refuses.
+    pub fn delete(&self, state: &Name) -> Result<(), StoreError> {
+        let locked = self.lock()?;
+        locked.require_state(state)?;
+        let layout = locked.layout();
+        if let Some(slot) = Assignments::read(layout)?.owner_of(layout, state)? {
+            let state = state.clone();
+            return Err(StoreError::Assigned { state, slot });
+        }
+        let _claimed = image::claim(&layout.image(state))?;
+        require_idle(&layout.snapshots(state))?;
+        remove(&layout.state(state))
+    }
+
+    /// Removes one snapshot, and says of which state it was.
+    ///
+    /// # Errors
+    /// When there is no such snapshot or several, somebody reads it, or the host refuses.
+    pub fn delete_snapshot(&self, snapshot: &SnapshotRef) -> Result<Name, StoreError> {
+        let locked = self.lock()?;
+        let (state, snapshot) = resolve(locked.layout(), snapshot)?;
+        delete_snapshot(&locked, &state, &snapshot)?;
+        Ok(state)
+    }
+}
+
+/// As [`Store::delete_snapshot`], for a command that holds the store's lock.
+pub(super) fn delete_snapshot(
+    locked: &Locked<'_>,
+    state: &Name,
+    snapshot: &Name,
+) -> Result<(), StoreError> {
+    let place = locked.layout().snapshot(state, snapshot);
+    image::require_unused(&place.join(IMAGE))?;
+    remove(&place)
+}
+
+/// Fails when a snapshot is being made or read.
+fn require_idle(snapshots: &Path) -> Result<(), StoreError> {
+    for name in durable::entries(snapshots)? {
+        if name.starts_with(NEW) {
+            building::refuse_while_alive(&snapshots.join(name))?;
+        }
+    }
+    for name in names(snapshots)? {
+        image::require_unused(&snapshots.join(name.as_str()).join(IMAGE))?;
+    }
+    Ok(())
+}
+
+/// Removes a directory: it is away at once, and then its content goes.
+fn remove(place: &Path) -> Result<(), StoreError> {
+    let old = beside(place, OLD);
+    durable::remove_tree(&old)?;
+    durable::rename(place, &old)?;
+    durable::remove_tree(&old)
+}

@@ -1,0 +1,13 @@
+//! One file per verb; each is a method of the store. Every one leaves the store as it was before or
+//! as it is to be, whatever kills it.
+
+mod assign;
+mod clone;
+mod create;
+mod delete;
+mod reset;
+mod restore;
+mod snapshot;
+
+pub use self::assign::{Assigned, Conflict};
+pub use self::reset::Keep;
