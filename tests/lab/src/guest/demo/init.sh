@@ -2,6 +2,7 @@
 # Init of the demo guest's initrd: puts the writable disk (vdb) over the read-only image (vda) and
 # hands over to the distribution's init. A third disk (vdc) is a squashfs with files of a test, which
 # lie over those of the image.
+# rd.driver.pre=MODULE on the kernel command line, dracut's parameter, inserts a module before that.
 export PATH=/bin
 /bin/busybox --install -s /bin
 mount -t proc proc /proc
@@ -9,6 +10,15 @@ mount -t sysfs sysfs /sys
 mount -t devtmpfs dev /dev
 for module in $(cat /modules/boot); do
     insmod "/modules/$module.ko"
+done
+for word in $(cat /proc/cmdline); do
+    case $word in
+        rd.driver.pre=*)
+            for module in $(cat "/modules/${word#*=}.needs"); do
+                [ -d "/sys/module/$module" ] || insmod "/modules/$module.ko"
+            done
+            ;;
+    esac
 done
 
 stuck() {

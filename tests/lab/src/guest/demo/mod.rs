@@ -52,6 +52,10 @@ const BOOT_MODULES: [&str; 8] = [
     "ext4",
 ];
 
+/// Modules that the initrd inserts when `rd.driver.pre=` names them: systemd looks for sockets before it
+/// loads modules itself.
+const EARLY_MODULES: [&str; 1] = ["vmw_vsock_virtio_transport"];
+
 /// Kernel parameters of the demo guest.
 const PARAMETERS: &str = "console=ttyS0 quiet panic=-1 net.ifnames=0";
 
@@ -155,7 +159,7 @@ fn add_kernel(tools: &Tools, kernel: &Kernel, root: &Path) -> Result<()> {
     fs::write(boot.join("cmdline"), format!("{PARAMETERS}\n"))?;
     let initrd = Initrd {
         boot_modules: &BOOT_MODULES,
-        more_modules: &[],
+        more_modules: &EARLY_MODULES,
         init: include_bytes!("init.sh"),
     };
     initrd.write(kernel, tools, &boot.join("initrd"))?;
