@@ -22,6 +22,7 @@ mod share;
 mod ssh;
 mod systemd;
 mod tap;
+mod vm_state;
 mod vsock;
 
 use std::error::Error;
@@ -35,8 +36,12 @@ use crate::commands::{Context, dispatch};
 
 fn main() -> ExitCode {
     let started = Instant::now();
+    let arguments: Vec<_> = std::env::args_os().collect();
+    if vm_state::is_called(&arguments) {
+        return vm_state::main(&arguments, started);
+    }
     // Ends the process with code 2 when what was typed makes no sense.
-    let cli = Cli::parse();
+    let cli = Cli::parse_from(arguments);
     logging::start(cli.global.verbose);
     match dispatch(&cli.command, &Context::new(&cli.global, started)) {
         Ok(exit) => exit.into(),

@@ -7,6 +7,7 @@ mod fs;
 mod host;
 mod net;
 mod slot;
+mod state;
 
 use std::path::PathBuf;
 
@@ -18,6 +19,9 @@ pub(crate) use self::fs::{Cache, FsBackend, Sandbox};
 pub(crate) use self::host::{Completion, Doctor};
 pub(crate) use self::net::NetCommand;
 pub(crate) use self::slot::{ConsoleArgs, Logs, Run, SlotArg, Ssh, Status, Stop, VsockConnect};
+pub(crate) use self::state::{
+    Assign, Delete, Fsck, Gc, Reset, Snapshot, Source, StateCommand, Target,
+};
 
 /// Runs slots: microVMs with a fixed network identity and portable state.
 #[derive(Debug, Parser)]
@@ -89,6 +93,11 @@ pub(crate) enum Command {
     /// Connect to a port of a guest for `ssh`
     #[command(hide = true)]
     VsockConnect(VsockConnect),
+    /// Take a snapshot of the state that a slot has
+    Snapshot(Snapshot),
+    /// Make, copy, move and remove states: the data of slots
+    #[command(subcommand)]
+    State(StateCommand),
     /// Check or show the configuration
     #[command(subcommand)]
     Config(ConfigCommand),

@@ -10,6 +10,7 @@ use hostnet::plan::PlanError;
 use hostnet::slot::{NameError, SlotName};
 use hostnet::tap::TapError;
 use hostnet::world::WorldError;
+use store::{MigrateError, StoreError};
 use vmm::arch::smbios::SmbiosError;
 use vmm::kvm::KvmError;
 use vmm::machine::MachineError;
@@ -31,6 +32,27 @@ pub(crate) enum CommandError {
     /// What was typed names no slot.
     #[error(transparent)]
     Name(#[from] NameError),
+    /// What was typed names no state or snapshot.
+    #[error(transparent)]
+    StateName(#[from] store::NameError),
+    /// The store refuses.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A state was not moved.
+    #[error(transparent)]
+    Migrate(#[from] MigrateError),
+    /// A slot has an image of its own, or none.
+    #[error(
+        "{slot} has no state: `slotvmm state assign {slot} <state>` gives it one, \
+         and `slotvmm state list` shows those that there are"
+    )]
+    NoState {
+        /// The slot.
+        slot: store::Name,
+    },
+    /// The user did not confirm.
+    #[error("Aborted")]
+    Aborted,
     /// `--json` with a verb that prints no report.
     #[error("`{verb}` prints no report, so it takes no --json; leave it out")]
     NoJson {
@@ -156,9 +178,11 @@ impl CommandError {
     /// The exit code.
     pub(crate) fn exit(&self) -> Exit {
         match self {
-            Self::Name(_) | Self::NoJson { .. } => Exit::Usage,
+            Self::Name(_) | Self::StateName(_) | Self::NoJson { .. } => Exit::Usage,
             Self::Config(_) | Self::Open(_) | Self::NoBridge { .. } => Exit::Config,
             Self::Disk(error) => of_disk(error),
+            Self::Store(error) | Self::Migrate(MigrateError::Store(error)) => of_store(error),
+            Self::Migrate(_) | Self::NoState { .. } | Self::Aborted => Exit::Failed,
             Self::RunDir {
                 source: RunDirError::AlreadyRunning { .. },
                 ..
@@ -202,6 +226,21 @@ fn of_disk(error: &DiskError) -> Exit {
         | DiskError::Mkfs { .. }
         | DiskError::NoMkfs { .. }
         | DiskError::Host { .. } => Exit::Host,
+    }
+}
+
+fn of_store(error: &StoreError) -> Exit {
+    match error {
+        StoreError::InUse { .. } | StoreError::BeingMade { .. } => Exit::DiskLocked,
+        StoreError::Damaged { .. } => Exit::Config,
+        StoreError::NoStore { .. } | StoreError::Host { .. } => Exit::Host,
+        StoreError::NoState { .. }
+        | StoreError::StateExists { .. }
+        | StoreError::NoImage { .. }
+        | StoreError::NoSnapshot { .. }
+        | StoreError::Ambiguous { .. }
+        | StoreError::SnapshotExists { .. }
+        | StoreError::Assigned { .. } => Exit::Failed,
     }
 }
 

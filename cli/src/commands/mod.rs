@@ -14,6 +14,7 @@ mod net;
 mod phases;
 mod run;
 mod ssh;
+mod state;
 mod status;
 mod stop;
 mod unit;
@@ -24,12 +25,22 @@ use std::time::Instant;
 use hostnet::slot::{NameError, SlotName};
 
 pub(crate) use self::error::CommandError;
+pub(crate) use self::state::{Colours, tagged};
 use crate::args::{Command, Global};
 use crate::client::Client;
 use crate::config::{ConfigDir, HostFile, LoadedSlot};
 use crate::exit::Exit;
 use crate::output::Format;
 use crate::resolve::{Paths, Slot};
+
+/// As what the program was called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Voice {
+    /// `slotvmm`
+    Slotvmm,
+    /// `vm-state`, with the messages that users of that know.
+    VmState,
+}
 
 /// What every command needs.
 #[derive(Debug)]
@@ -38,6 +49,8 @@ pub(crate) struct Context {
     pub(crate) config: ConfigDir,
     /// How to print.
     pub(crate) format: Format,
+    /// As what it speaks.
+    pub(crate) voice: Voice,
     /// When the process started.
     pub(crate) started: Instant,
 }
@@ -53,6 +66,7 @@ impl Context {
         Self {
             config: ConfigDir::new(global.config.clone()),
             format,
+            voice: Voice::Slotvmm,
             started,
         }
     }
@@ -127,6 +141,8 @@ pub(crate) fn dispatch(command: &Command, context: &Context) -> Result<Exit, Com
         Command::VsockConnect(args) => {
             ssh::vsock_connect(args, context.text_only("vsock-connect")?)
         }
+        Command::Snapshot(args) => state::snapshot(args, context),
+        Command::State(command) => state::state(command, context),
         Command::Config(command) => config::config(command, context),
         Command::Net(command) => net::net(command, context),
         Command::Creds(command) => creds::creds(command, context),

@@ -31,7 +31,8 @@ pub(super) fn stop(args: &Stop, context: &Context) -> Result<Exit, CommandError>
     Ok(exit)
 }
 
-fn stop_slot(args: &Stop, client: &Client) -> Result<Exit, CommandError> {
+/// Stops a slot and waits until its process has ended.
+pub(super) fn stop_slot(args: &Stop, client: &Client) -> Result<Exit, CommandError> {
     let unit = Unit::of(client.slot());
     let info: VmInfo = match (client.ask(Ask::Info), &unit) {
         // Between two runs there is no process, but systemd would start the next one.

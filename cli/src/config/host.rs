@@ -3,17 +3,21 @@
 use super::net::HostNetFile;
 use super::reader::Table;
 use super::slot::{Common, Setting};
-use super::values::AbsolutePath;
+use super::values::{AbsolutePath, Backend, Keep};
 
 /// What the host file says.
 #[derive(Debug, Default)]
 pub(crate) struct HostFile {
     /// `state_dir`: slots' images.
     pub(crate) state_dir: Setting<AbsolutePath>,
+    /// `assignments`: which slot has which state.
+    pub(crate) assignments: Setting<AbsolutePath>,
     /// `run_dir`: sockets.
     pub(crate) run_dir: Setting<AbsolutePath>,
     /// `cache_dir`: unpacked kernels.
     pub(crate) cache_dir: Setting<AbsolutePath>,
+    /// `[snapshot]`
+    pub(crate) snapshot: SnapshotFile,
     /// `[net]`
     pub(crate) net: HostNetFile,
     /// `[defaults]`
@@ -25,8 +29,10 @@ impl HostFile {
     pub(crate) fn read(mut table: Table<'_>) -> Self {
         let file = Self {
             state_dir: table.get("state_dir"),
+            assignments: table.get("assignments"),
             run_dir: table.get("run_dir"),
             cache_dir: table.get("cache_dir"),
+            snapshot: SnapshotFile::read(table.table("snapshot")),
             net: HostNetFile::read(table.table("net")),
             defaults: Self::read_defaults(table.table("defaults")),
         };
@@ -38,5 +44,25 @@ impl HostFile {
         let defaults = Common::read(&mut table);
         table.finish();
         defaults
+    }
+}
+
+/// `[snapshot]`: how snapshots and copies of states are made, and how many are kept.
+#[derive(Debug, Default)]
+pub(crate) struct SnapshotFile {
+    /// `backend`: how copies are made.
+    pub(crate) backend: Setting<Backend>,
+    /// `keep`: what `state gc` keeps.
+    pub(crate) keep: Setting<Keep>,
+}
+
+impl SnapshotFile {
+    fn read(mut table: Table<'_>) -> Self {
+        let file = Self {
+            backend: table.get("backend"),
+            keep: table.get("keep"),
+        };
+        table.finish();
+        file
     }
 }

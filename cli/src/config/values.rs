@@ -5,10 +5,12 @@ use std::path::PathBuf;
 
 use hostnet::slot::{InterfaceName, SlotIndex, SlotName};
 use serde::Serialize;
+use store::copy::Method;
+use store::{Retention, RetentionError};
 use uuid::Uuid;
 
 use super::node::{Node, Value};
-use super::reader::{FromNode, expected, nearest};
+use super::reader::{FromNode, Ranged, expected, nearest};
 
 /// A path that starts at the root.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -198,6 +200,41 @@ impl FromNode for Engine {
                 ("sync", Self::Sync),
             ],
         )
+    }
+}
+
+/// How copies of images are made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Backend(pub(crate) Method);
+
+impl FromNode for Backend {
+    fn from_node(node: &Node) -> Result<Self, String> {
+        let method = word(
+            node,
+            &[
+                ("auto", Method::Auto),
+                ("reflink", Method::Reflink),
+                ("copy", Method::Copy),
+            ],
+        )?;
+        Ok(Self(method))
+    }
+}
+
+/// Which snapshots are kept: a number of them, or rules.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Keep(pub(crate) Retention);
+
+impl FromNode for Keep {
+    fn from_node(node: &Node) -> Result<Self, String> {
+        if let Ok(count) = Ranged::<0, 1_000_000>::from_node(node) {
+            let count = u32::try_from(count.0).map_err(|error| error.to_string())?;
+            return Ok(Self(Retention::newest(count)));
+        }
+        let text = String::from_node(node)?;
+        text.parse()
+            .map(Self)
+            .map_err(|error: RetentionError| error.to_string())
     }
 }
 

@@ -67,8 +67,10 @@ pub(super) fn copy_template(
 ) -> Result<(), DiskError> {
     let (from, length) = open_template(disk, create, template)?;
     let progress = progress_bar(length);
-    copy_image(&from, image, Method::Auto, &|offset| progress.set_position(offset))
-        .map_err(|error| failed(disk, "copy the template", error))?;
+    copy_image(&from, image, Method::Auto, &|offset| {
+        progress.set_position(offset)
+    })
+    .map_err(|error| failed(disk, "copy the template", error))?;
     progress.finish_and_clear();
     if let Some(size) = create.size_mib {
         image

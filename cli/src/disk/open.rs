@@ -19,7 +19,7 @@ const SECTOR: u64 = 512;
 pub(crate) fn open(disk: &Disk) -> Result<File, DiskError> {
     let file = match (open_existing(disk)?, &disk.create) {
         (Some(file), _) => file,
-        (None, Some(create)) => create::create(disk, create)?,
+        (None, Some(create)) => create::create(&at_target(disk), create)?,
         (None, None) => {
             return Err(DiskError::Missing {
                 id: disk.id.clone(),
@@ -58,7 +58,9 @@ pub(crate) enum Presence {
 pub(crate) fn inspect(disk: &Disk) -> Result<Presence, DiskError> {
     let Some(file) = open_unlocked(disk)? else {
         return match &disk.create {
-            Some(create) => create::check(disk, create).map(|()| Presence::WillBeCreated),
+            Some(create) => {
+                create::check(&at_target(disk), create).map(|()| Presence::WillBeCreated)
+            }
             None => Err(DiskError::Missing {
                 id: disk.id.clone(),
                 path: disk.path.clone(),
@@ -105,15 +107,33 @@ fn open_unlocked(disk: &Disk) -> Result<Option<File>, DiskError> {
     Ok(Some(file))
 }
 
-/// A link to nothing is an assignment gone wrong, not an image to be made.
+/// Whether an absent image can be made. A link to nothing is an assignment gone wrong, unless it
+/// leads to the image that a state does not have yet.
 fn absent(disk: &Disk) -> Result<Option<File>, DiskError> {
-    match std::fs::read_link(&disk.path) {
-        Ok(target) => Err(DiskError::Dangling {
-            id: disk.id.clone(),
-            path: disk.path.clone(),
-            target,
-        }),
-        Err(_) => Ok(None),
+    let Ok(target) = std::fs::read_link(&disk.path) else {
+        return Ok(None);
+    };
+    let place = parent(&disk.path).join(&target);
+    let is_state = target.ends_with("data.img") && parent(&place).is_dir();
+    if is_state && disk.create.is_some() {
+        return Ok(None);
+    }
+    Err(DiskError::Dangling {
+        id: disk.id.clone(),
+        path: disk.path.clone(),
+        target,
+    })
+}
+
+/// The same disk with its image where the link leads: what is made belongs to the state.
+fn at_target(disk: &Disk) -> Disk {
+    let path = match std::fs::read_link(&disk.path) {
+        Ok(target) => parent(&disk.path).join(target),
+        Err(_) => disk.path.clone(),
+    };
+    Disk {
+        path,
+        ..disk.clone()
     }
 }
 

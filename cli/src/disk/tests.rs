@@ -137,6 +137,20 @@ fn links_are_followed_and_links_to_nothing_refused() {
 }
 
 #[test]
+fn state_without_an_image_gets_one_where_the_link_leads() {
+    let dir = tempfile::tempdir().unwrap();
+    let template = image(dir.path(), 4096);
+    let disk = creatable(dir.path(), Some(&template), None);
+    fs::create_dir(dir.path().join("slot1")).unwrap();
+    fs::create_dir_all(dir.path().join("states/web")).unwrap();
+    symlink("../states/web/data.img", &disk.path).unwrap();
+    assert_eq!(inspect(&disk).unwrap(), Presence::WillBeCreated);
+    open(&disk).unwrap();
+    assert_eq!(files(&dir.path().join("states/web")), ["data.img"]);
+    assert!(fs::symlink_metadata(&disk.path).unwrap().is_symlink());
+}
+
+#[test]
 fn a_new_image_is_sparse_labelled_private_and_locked() {
     if mkfs_program().is_none() {
         eprintln!("skipped: mkfs.ext4 is not installed");

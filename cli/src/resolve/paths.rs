@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use hostnet::slot::SlotName;
 use serde::Serialize;
+use store::{Layout, Store};
 
 use crate::config::{AbsolutePath, HostFile, Problem, Setting};
 
@@ -15,6 +16,8 @@ const MAX_SOCKET_PATH: usize = 107;
 pub(crate) struct Paths {
     /// Images of slots, one directory each.
     pub(crate) state_dir: PathBuf,
+    /// Which slot has which state.
+    pub(crate) assignments: PathBuf,
     /// Sockets of running slots, one directory each.
     pub(crate) run_dir: PathBuf,
     /// Unpacked kernels.
@@ -38,9 +41,18 @@ impl Paths {
         Self {
             net_dir: dir(&host.net.state_dir, &net_dir.to_string_lossy()),
             state_dir: dir(&host.state_dir, "/var/lib/microvms"),
+            assignments: dir(&host.assignments, "/etc/vm-state-assignments.json"),
             run_dir,
             cache_dir: dir(&host.cache_dir, "/var/cache/slotvmm"),
         }
+    }
+
+    /// The states of slots.
+    pub(crate) fn store(&self) -> Store {
+        Store::new(Layout {
+            root: self.state_dir.clone(),
+            assignments: self.assignments.clone(),
+        })
     }
 
     /// Socket that controls a running slot.

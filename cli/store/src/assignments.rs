@@ -173,7 +173,7 @@ pub(crate) fn link(layout: &Layout, slot: &Name, state: Option<&Name>) -> Result
 }
 
 /// Where a slot's own image is kept: `data.img.backup`, or with the first number that is free.
-fn free_backup(image: &Path) -> PathBuf {
+pub(crate) fn free_backup(image: &Path) -> PathBuf {
     let mut backup = image.with_extension("img.backup");
     let mut number = 2_u32;
     while fs::symlink_metadata(&backup).is_ok() {

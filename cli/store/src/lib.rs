@@ -39,4 +39,7 @@ pub use self::layout::Layout;
 pub use self::list::{SlotInfo, SnapshotInfo, StateInfo};
 pub use self::name::{Name, NameError, SnapshotRef};
 pub use self::store::{Locked, Store};
-pub use self::verbs::{Assigned, Conflict, Keep};
+pub use self::verbs::{
+    Assigned, Conflict, ControlError, Keep, MigrateError, Migrated, Retention, RetentionError,
+    SlotControl,
+};

@@ -1,6 +1,7 @@
 //! The store as a whole, in a directory of its own.
 
 mod crash;
+mod migrate;
 mod race;
 mod snapshot;
 mod space;

@@ -7,7 +7,9 @@ use std::path::Path;
 use std::process::Command;
 
 use super::{name, open};
-use crate::{Conflict, Keep, Store, StoreError};
+use crate::{
+    Conflict, ControlError, Keep, MigrateError, Name, Retention, SlotControl, Store, StoreError,
+};
 
 /// Path and content of everything whose name does not begin with a dot.
 pub(crate) type Tree = BTreeMap<String, String>;
@@ -100,11 +102,28 @@ pub(crate) fn furnish(root: &Path) {
     write_image(&root.join("slot2/data.img"), 30);
 }
 
+/// A host on which no slot runs, and none can.
+pub(crate) struct Off;
+
+impl SlotControl for Off {
+    fn is_running(&self, _slot: &Name) -> Result<bool, ControlError> {
+        Ok(false)
+    }
+
+    fn stop(&self, _slot: &Name) -> Result<(), ControlError> {
+        Ok(())
+    }
+
+    fn start(&self, _slot: &Name) -> Result<bool, ControlError> {
+        Ok(false)
+    }
+}
+
 /// A verb on a furnished store.
 pub(crate) type Act = fn(&Store) -> Result<(), StoreError>;
 
 /// Every verb that changes a store, in each of its ways.
-pub(crate) const ACTS: [(&str, Act); 17] = [
+pub(crate) const ACTS: [(&str, Act); 19] = [
     ("create", |store| store.create(&name("new"))),
     ("snapshot", |store| {
         store
@@ -168,6 +187,17 @@ pub(crate) const ACTS: [(&str, Act); 17] = [
         store
             .reset(&name("web"), &Keep::Snapshot(name("new")))
             .map(drop)
+    }),
+    ("migrate", |store| {
+        let moved = store.migrate(&name("web"), &name("slot3"), &Off);
+        // Without slots that run, only the store can refuse.
+        moved.map(drop).map_err(|error| match error {
+            MigrateError::Store(error) => error,
+            other => unreachable!("{other}"),
+        })
+    }),
+    ("gc", |store| {
+        store.gc(&name("web"), &Retention::newest(1)).map(drop)
     }),
     ("repair", |store| {
         store.fsck(crate::fsck::Mode::Repair).map(drop)

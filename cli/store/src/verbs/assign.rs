@@ -1,8 +1,9 @@
 //! `assign`: which state a slot boots with from its next start on.
 
 use std::fs;
+use std::path::PathBuf;
 
-use crate::assignments::{Assignments, Change};
+use crate::assignments::{Assignments, Change, free_backup};
 use crate::error::StoreError;
 use crate::image;
 use crate::name::Name;
@@ -26,8 +27,8 @@ pub struct Assigned {
     pub taken_from: Option<Name>,
     /// Whether the state was made for this.
     pub created: bool,
-    /// Whether the slot had an image of its own, which was moved to `data.img.backup`.
-    pub backed_up: bool,
+    /// Where the image went that the slot had of its own.
+    pub backup: Option<PathBuf>,
 }
 
 impl Store {
@@ -79,13 +80,13 @@ fn assign(
     } else {
         image::claim(&layout.image(state))?
     };
-    let created = !layout.state(state).is_dir();
-    let link = fs::symlink_metadata(layout.link(slot));
+    let link = layout.link(slot);
+    let has_own = fs::symlink_metadata(&link).is_ok_and(|link| !link.is_symlink());
     let assigned = Assigned {
         previous: assignments.state_of(layout, slot),
         taken_from,
-        created,
-        backed_up: link.is_ok_and(|link| !link.is_symlink()),
+        created: !layout.state(state).is_dir(),
+        backup: has_own.then(|| free_backup(&link)),
     };
     change.make(locked)?;
     Ok(assigned)

@@ -1,5 +1,6 @@
 //! `delete`: a state with all its snapshots, or one snapshot.
 
+use std::fs::File;
 use std::path::Path;
 
 use super::restore::resolve;
@@ -13,21 +14,22 @@ use crate::name::{Name, SnapshotRef};
 use crate::store::{Locked, Store};
 
 impl Store {
+    /// Fails when [`Self::delete`] would, as things are now: nobody is asked to confirm in vain.
+    ///
+    /// # Errors
+    /// As [`Self::delete`].
+    pub fn check_delete(&self, state: &Name) -> Result<(), StoreError> {
+        claim(&self.lock()?, state).map(drop)
+    }
+
     /// Removes a state and its snapshots.
     ///
     /// # Errors
     /// When a slot has it, somebody uses it or one of its snapshots, or the host refuses.
     pub fn delete(&self, state: &Name) -> Result<(), StoreError> {
         let locked = self.lock()?;
-        locked.require_state(state)?;
-        let layout = locked.layout();
-        if let Some(slot) = Assignments::read(layout)?.owner_of(layout, state)? {
-            let state = state.clone();
-            return Err(StoreError::Assigned { state, slot });
-        }
-        let _claimed = image::claim(&layout.image(state))?;
-        require_idle(&layout.snapshots(state))?;
-        remove(&layout.state(state))
+        let _claimed = claim(&locked, state)?;
+        remove(&locked.layout().state(state))
     }
 
     /// Removes one snapshot, and says of which state it was.
@@ -51,6 +53,19 @@ pub(super) fn delete_snapshot(
     let place = locked.layout().snapshot(state, snapshot);
     image::require_unused(&place.join(IMAGE))?;
     remove(&place)
+}
+
+/// Fails when a state is somebody's or used by somebody, and keeps everybody away from its image.
+fn claim(locked: &Locked<'_>, state: &Name) -> Result<Option<File>, StoreError> {
+    locked.require_state(state)?;
+    let layout = locked.layout();
+    if let Some(slot) = Assignments::read(layout)?.owner_of(layout, state)? {
+        let state = state.clone();
+        return Err(StoreError::Assigned { state, slot });
+    }
+    let claimed = image::claim(&layout.image(state))?;
+    require_idle(&layout.snapshots(state))?;
+    Ok(claimed)
 }
 
 /// Fails when a snapshot is being made or read.

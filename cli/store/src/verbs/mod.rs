@@ -5,9 +5,13 @@ mod assign;
 mod clone;
 mod create;
 mod delete;
+mod gc;
+mod migrate;
 mod reset;
 mod restore;
 mod snapshot;
 
 pub use self::assign::{Assigned, Conflict};
+pub use self::gc::{Retention, RetentionError};
+pub use self::migrate::{ControlError, MigrateError, Migrated, SlotControl};
 pub use self::reset::Keep;

@@ -1,0 +1,222 @@
+//! `state` and `snapshot`.
+
+use clap::{Args, Subcommand};
+use store::{Name, Retention, SnapshotRef};
+
+/// `snapshot`
+#[derive(Debug, Args)]
+#[command(
+    after_help = "The snapshot is of the state that the slot has; restore it with `slotvmm state restore`.
+
+Examples:
+  slotvmm snapshot slot1 before-update"
+)]
+pub(crate) struct Snapshot {
+    /// Name of the slot
+    pub(crate) slot: Name,
+    /// Name of the new snapshot
+    pub(crate) snapshot: Name,
+}
+
+/// `state`
+#[derive(Debug, Subcommand)]
+pub(crate) enum StateCommand {
+    /// Show slots, states and snapshots
+    List,
+    /// Make a state without an image; the first slot that boots with it makes one
+    #[command(after_help = "Examples:
+  slotvmm state create dev-env")]
+    Create {
+        /// Name of the new state
+        name: Name,
+    },
+    /// Take a snapshot of the state that a slot has
+    Snapshot(Snapshot),
+    /// Have a slot boot with a state, from its next start on
+    Assign(Assign),
+    /// Make an independent copy of a state
+    #[command(
+        after_help = "Snapshots are not copied. `slot:slot1` means the state that slot1 has.
+
+Examples:
+  slotvmm state clone prod-env test-env
+  slotvmm state clone slot:slot1 test-env"
+    )]
+    Clone {
+        /// Name of the state, or slot:SLOT for the state that a slot has
+        #[arg(value_name = "STATE|slot:SLOT")]
+        source: Source,
+        /// Name of the new state
+        new: Name,
+    },
+    /// Remove a state with all its snapshots, or one snapshot
+    Delete(Delete),
+    /// Move a state to another slot, and start that
+    #[command(
+        after_help = "Stops the slot, and the one that has the state. If the slot does not come up with the state,
+everything is put back and started again.
+
+Examples:
+  slotvmm state migrate dev-env slot3"
+    )]
+    Migrate {
+        /// Name of the state
+        state: Name,
+        /// Name of the slot
+        slot: Name,
+    },
+    /// Make a state from a snapshot
+    #[command(
+        after_help = "A name without a state is enough when only one state has a snapshot of that name.
+
+Examples:
+  slotvmm state restore dev-env@before-update recovered
+  slotvmm state restore before-update recovered"
+    )]
+    Restore {
+        /// The snapshot
+        #[arg(value_name = "[STATE@]SNAPSHOT")]
+        snapshot: SnapshotRef,
+        /// Name of the new state
+        new: Name,
+    },
+    /// Take the image away from the state of a slot, so that its next start makes a new one
+    Reset(Reset),
+    /// Remove old snapshots
+    Gc(Gc),
+    /// Find what is not as it should be, and explain it
+    Fsck(Fsck),
+}
+
+/// `state assign`
+#[derive(Debug, Args)]
+#[command(
+    after_help = "A state that does not exist is made. An image that the slot had of its own becomes
+data.img.backup. --move takes the state from the slot that has it; it is refused while that runs.
+
+Examples:
+  slotvmm state assign slot2 dev-env
+  slotvmm state assign slot2 dev-env --move"
+)]
+pub(crate) struct Assign {
+    /// Name of the slot
+    pub(crate) slot: Name,
+    /// Name of the state
+    pub(crate) state: Name,
+    /// Take the state from the slot that has it
+    #[arg(long)]
+    pub(crate) r#move: bool,
+}
+
+/// `state delete`
+#[derive(Debug, Args)]
+#[command(after_help = "Asks before it does: type DELETE, or give --yes.
+
+Examples:
+  slotvmm state delete test-env
+  slotvmm state delete dev-env@before-update --yes")]
+pub(crate) struct Delete {
+    /// Name of the state, or STATE@SNAPSHOT
+    #[arg(value_name = "STATE[@SNAPSHOT]")]
+    pub(crate) target: Target,
+    /// Do not ask
+    #[arg(long)]
+    pub(crate) yes: bool,
+}
+
+/// `state reset`
+#[derive(Debug, Args)]
+#[command(
+    after_help = "The image becomes a snapshot, which takes no time and no space. --discard removes it instead,
+after asking: type DELETE, or give --yes.
+
+Examples:
+  slotvmm state reset slot1
+  slotvmm state reset slot1 --discard --yes"
+)]
+pub(crate) struct Reset {
+    /// Name of the slot
+    pub(crate) slot: Name,
+    /// Remove the image instead of keeping it as a snapshot
+    #[arg(long)]
+    pub(crate) discard: bool,
+    /// Do not ask
+    #[arg(long, requires = "discard")]
+    pub(crate) yes: bool,
+}
+
+/// `state gc`
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Rules keep the newest snapshot of each of so many hours, days or weeks (UTC) that have one; what
+any rule keeps is kept. The default is `snapshot.keep` in host.toml, or 10.
+
+Examples:
+  slotvmm state gc
+  slotvmm state gc dev-env --keep hourly:24,daily:7,weekly:4 --dry-run"
+)]
+pub(crate) struct Gc {
+    /// Name of a state; all of them if left out
+    pub(crate) state: Option<Name>,
+    /// How many to keep, or rules
+    #[arg(long, value_name = "N|RULES")]
+    pub(crate) keep: Option<Retention>,
+    /// Only say what would be removed
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+/// `state fsck`
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Exit code 1 if anything is found that stays. Only --repair changes anything.
+
+Examples:
+  slotvmm state fsck
+  slotvmm state fsck --repair"
+)]
+pub(crate) struct Fsck {
+    /// Mend what can be mended without a choice
+    #[arg(long)]
+    pub(crate) repair: bool,
+}
+
+/// What is cloned.
+#[derive(Debug, Clone)]
+pub(crate) enum Source {
+    /// A state.
+    State(Name),
+    /// The state that a slot has.
+    Slot(Name),
+}
+
+impl std::str::FromStr for Source {
+    type Err = store::NameError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.strip_prefix("slot:") {
+            Some(slot) => slot.parse().map(Self::Slot),
+            None => text.parse().map(Self::State),
+        }
+    }
+}
+
+/// What is deleted.
+#[derive(Debug, Clone)]
+pub(crate) enum Target {
+    /// A state with all its snapshots.
+    State(Name),
+    /// A snapshot.
+    Snapshot(SnapshotRef),
+}
+
+impl std::str::FromStr for Target {
+    type Err = store::NameError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text.contains('@') {
+            return text.parse().map(Self::Snapshot);
+        }
+        text.parse().map(Self::State)
+    }
+}

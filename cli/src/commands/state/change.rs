@@ -1,0 +1,176 @@
+//! The verbs that make states and snapshots and say who has them.
+
+use serde_json::json;
+use store::{Conflict, Name, SnapshotRef};
+
+use super::control::Slots;
+use super::{require_slot, state_of, store, with_progress};
+use crate::args::{Assign, Snapshot, Source};
+use crate::commands::{CommandError, Context};
+use crate::exit::Exit;
+use crate::output::size;
+
+pub(super) fn create(name: &Name, context: &Context) -> Result<Exit, CommandError> {
+    let store = store(context)?;
+    context.info(&format!("Creating state '{name}'..."))?;
+    store.create(name)?;
+    let place = store.layout().state(name);
+    let text = format!("State '{name}' created at {}", place.display());
+    context.done(&text, &json!({ "state": name, "path": place }))?;
+    context.info(&format!(
+        "Assign it to a slot with: vm-state assign <slot> {name}"
+    ))?;
+    Ok(Exit::Success)
+}
+
+/// Takes a snapshot of the state that a slot has.
+pub(in crate::commands) fn snapshot(
+    args: &Snapshot,
+    context: &Context,
+) -> Result<Exit, CommandError> {
+    let (slot, snapshot) = (&args.slot, &args.snapshot);
+    let store = store(context)?;
+    require_slot(slot, &store, context)?;
+    let state = state_of(slot, &store)?;
+    context.info(&format!(
+        "Creating snapshot of state '{state}' (from {slot})..."
+    ))?;
+    let manifest = with_progress("Copying", |progress| {
+        store.snapshot(&state, snapshot, progress)
+    })?;
+    let shared = manifest
+        .bytes
+        .unwrap_or_default()
+        .saturating_sub(manifest.facts.copied_bytes);
+    let text = format!(
+        "Snapshot created: {state}@{snapshot} ({slot} is stopped; {} copied, {} shared or empty)",
+        size(manifest.facts.copied_bytes),
+        size(shared)
+    );
+    context.done(&text, &json!(manifest))?;
+    Ok(Exit::Success)
+}
+
+pub(super) fn assign(args: &Assign, context: &Context) -> Result<Exit, CommandError> {
+    let (slot, state) = (&args.slot, &args.state);
+    let store = store(context)?;
+    require_slot(slot, &store, context)?;
+    let conflict = if args.r#move {
+        Conflict::Move
+    } else {
+        Conflict::Refuse
+    };
+    let assigned = store.assign(slot, state, conflict)?;
+    if assigned.created {
+        context.warn(&format!(
+            "State '{state}' did not exist yet and was created"
+        ))?;
+    }
+    if let Some(other) = &assigned.taken_from {
+        context.warn(&format!("{other} has no state any more"))?;
+    }
+    if let Some(backup) = &assigned.backup {
+        context.warn(&format!(
+            "The image that {slot} had is now {}",
+            backup.display()
+        ))?;
+    }
+    let running = super::control::is_running(slot, context);
+    if running {
+        context.warn(&format!(
+            "{slot} is currently running. Assignment will take effect after restart."
+        ))?;
+    }
+    let text = format!("Assigned state '{state}' to {slot}");
+    let value = json!({
+        "slot": slot,
+        "state": state,
+        "previous": assigned.previous,
+        "taken_from": assigned.taken_from,
+        "backup": assigned.backup,
+        "running": running,
+    });
+    context.done(&text, &value)?;
+    let (next, verb) = if running {
+        ("Restart the slot to use the new state", "restart")
+    } else {
+        ("Start the slot with", "start")
+    };
+    context.info(&format!("{next}: slotvmm {verb} {slot}"))?;
+    Ok(Exit::Success)
+}
+
+pub(super) fn clone(source: &Source, new: &Name, context: &Context) -> Result<Exit, CommandError> {
+    let store = store(context)?;
+    let state = match source {
+        Source::State(state) => state.clone(),
+        Source::Slot(slot) => state_of(slot, &store)?,
+    };
+    context.info(&format!("Cloning state '{state}' to '{new}'..."))?;
+    let copied = with_progress("Copying", |progress| {
+        store.clone_state(&state, new, progress)
+    })?;
+    let value = json!({
+        "source": state,
+        "state": new,
+        "copied_bytes": copied.copied_bytes(),
+    });
+    context.done(&format!("State '{state}' cloned to '{new}'"), &value)?;
+    context.info(&format!(
+        "Assign it to a slot with: vm-state assign <slot> {new}"
+    ))?;
+    Ok(Exit::Success)
+}
+
+pub(super) fn restore(
+    snapshot: &SnapshotRef,
+    new: &Name,
+    context: &Context,
+) -> Result<Exit, CommandError> {
+    let store = store(context)?;
+    context.info(&format!(
+        "Restoring snapshot '{snapshot}' to state '{new}'..."
+    ))?;
+    let copied = with_progress("Copying", |progress| store.restore(snapshot, new, progress))?;
+    let value = json!({
+        "snapshot": snapshot.to_string(),
+        "state": new,
+        "copied_bytes": copied.copied_bytes(),
+    });
+    context.done(&format!("Snapshot restored to state '{new}'"), &value)?;
+    context.info(&format!(
+        "Assign it to a slot with: vm-state assign <slot> {new}"
+    ))?;
+    Ok(Exit::Success)
+}
+
+pub(super) fn migrate(state: &Name, slot: &Name, context: &Context) -> Result<Exit, CommandError> {
+    let store = store(context)?;
+    require_slot(slot, &store, context)?;
+    context.info(&format!("Migrating state '{state}' to {slot}..."))?;
+    let moved = store.migrate(state, slot, &Slots { context })?;
+    if let Some(from) = &moved.assigned.taken_from {
+        context.warn(&format!("{from} has no state any more"))?;
+    }
+    if let Some(backup) = &moved.assigned.backup {
+        context.warn(&format!(
+            "The image that {slot} had is now {}",
+            backup.display()
+        ))?;
+    }
+    let text = if moved.started {
+        format!("Migration complete. {slot} is now running state '{state}'")
+    } else {
+        format!("{slot} has state '{state}'. Nothing here starts it: use `slotvmm run {slot}`")
+    };
+    let value = json!({
+        "state": state,
+        "slot": slot,
+        "taken_from": moved.assigned.taken_from,
+        "previous": moved.assigned.previous,
+        "stopped": moved.stopped,
+        "started": moved.started,
+    });
+    context.done(&text, &value)?;
+    Ok(Exit::Success)
+}
