@@ -2,7 +2,7 @@
 
 use clap::Subcommand;
 
-/// `config`
+// Arguments of `config`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum ConfigCommand {
     /// Check the files of one slot, or all of them

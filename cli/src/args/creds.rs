@@ -2,7 +2,7 @@
 
 use clap::Subcommand;
 
-/// `creds`
+// Arguments of `creds`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum CredsCommand {
     /// Show the names, sizes and sources of a slot's credentials

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-/// `fs-backend`
+// Arguments of `fs-backend`.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Serves one frontend, read-only, and ends when it is gone. `slotvmm run` starts one for each

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-/// `doctor`
+// Arguments of `doctor`.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Exit code 0: slots can run here. 30: the configuration is wrong. 31: something is missing.
@@ -17,7 +17,7 @@ pub(crate) struct Doctor {
     pub(crate) slot: Option<String>,
 }
 
-/// `completion`
+// Arguments of `completion`.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   slotvmm completion bash > /etc/bash_completion.d/slotvmm")]

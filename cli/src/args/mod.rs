@@ -1,5 +1,6 @@
 //! What the user typed. No I/O here, and no defaults that depend on the host. One file per group of
-//! verbs.
+//! verbs. Structures of arguments have no documentation comment: clap would print it instead of the
+//! verb's.
 
 mod config;
 mod creds;
@@ -66,7 +67,10 @@ pub(crate) struct Global {
 }
 
 /// The verbs.
+// The arguments of a verb are described when it is typed: to describe all of them takes longer than
+// to read a slot's configuration.
 #[derive(Debug, Subcommand)]
+#[command(defer = true)]
 pub(crate) enum Command {
     /// Boot a slot and stay until its guest is done
     Run(Run),
@@ -128,6 +132,21 @@ mod tests {
     }
 
     #[test]
+    fn a_verb_is_described_alike_in_the_list_and_in_its_own_help() {
+        let abouts = |command: &clap::Command| -> Vec<_> {
+            let verbs = command.get_subcommands();
+            verbs
+                .filter(|verb| verb.get_name() != "help")
+                .map(|verb| (verb.get_name().to_owned(), verb.get_about().cloned()))
+                .collect()
+        };
+        let mut command = Cli::command();
+        let list = abouts(&command);
+        command.build();
+        assert_eq!(abouts(&command), list);
+    }
+
+    #[test]
     fn every_verb_that_takes_arguments_has_examples() {
         fn check(command: &clap::Command) {
             let takes_arguments = command.get_positionals().next().is_some();
@@ -142,6 +161,9 @@ mod tests {
             );
             command.get_subcommands().for_each(check);
         }
-        check(&Cli::command());
+        let mut command = Cli::command();
+        // Arguments of verbs are described only then.
+        command.build();
+        check(&command);
     }
 }

@@ -2,7 +2,7 @@
 
 use clap::Subcommand;
 
-/// `net`
+// Arguments of `net`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum NetCommand {
     /// Bring up bridges, taps and rules of slots; needs CAP_NET_ADMIN

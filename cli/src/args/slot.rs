@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-/// `run`
+// Arguments of `run`.
 #[derive(Debug, Args)]
 #[command(
     after_help = "SIGTERM, SIGINT or SIGHUP presses the power button; a second one stops the guest hard.
@@ -37,7 +37,7 @@ pub(crate) struct Run {
     pub(crate) ignore_cpu_check: bool,
 }
 
-/// A command that takes just a slot.
+// Arguments of the verbs that take just a slot.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   slotvmm start slot1
@@ -48,7 +48,7 @@ pub(crate) struct SlotArg {
     pub(crate) slot: String,
 }
 
-/// `stop`
+// Arguments of `stop`.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Without --timeout it waits for as long as the guest takes.
@@ -66,7 +66,7 @@ pub(crate) struct Stop {
     pub(crate) timeout: Option<u32>,
 }
 
-/// `logs`
+// Arguments of `logs`.
 #[derive(Debug, Args)]
 #[command(
     after_help = "The slot's own messages and everything its guest prints on the serial console, as journalctl
@@ -87,7 +87,7 @@ pub(crate) struct Logs {
     pub(crate) lines: Option<u32>,
 }
 
-/// `status`
+// Arguments of `status`.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   slotvmm status slot1
@@ -101,7 +101,7 @@ pub(crate) struct Status {
     pub(crate) phases: bool,
 }
 
-/// `console`
+// Arguments of `console`.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Ctrl-A x detaches, Ctrl-A Ctrl-A sends one Ctrl-A. What the guest printed last is shown first.
@@ -117,7 +117,7 @@ pub(crate) struct ConsoleArgs {
     pub(crate) slot: String,
 }
 
-/// `ssh`
+// Arguments of `ssh`.
 #[derive(Debug, Args)]
 #[command(
     after_help = "A guest whose SSH server listens on AF_VSOCK (systemd 256 and later) is reached through the
@@ -143,7 +143,7 @@ pub(crate) struct Ssh {
     pub(crate) command: Vec<OsString>,
 }
 
-/// `vsock-connect`
+// Arguments of `vsock-connect`.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Hands the connection over as ProxyUseFdpass of ssh_config(5) expects it.
