@@ -131,13 +131,14 @@ impl Vm {
         phases.stamp(Phase::KernelFound);
         // From here to `finish`, kernel and initrd are read while KVM and the devices are set up.
         let loading = Loading::start(config, payload, &memory, &phases)?;
-        let mut machine = Machine::create(config, memory, options.kvm.finish()?)?;
+        let mut machine = Machine::create(config, memory, options.kvm.vm()?)?;
         phases.stamp(Phase::VmCreated);
         machine.attach_all(&config.devices, host)?;
         let legacy = machine.attach_legacy(outbox.clone(), &events, config.discovery)?;
         machine.write_firmware_tables(config)?;
         phases.stamp(Phase::DevicesAttached);
-        machine.configure_vcpus(&loading.finish()?)?;
+        machine.describe_vcpus(&options.kvm.cpuid()?)?;
+        machine.enter_at(&loading.finish()?)?;
         let surroundings = Surroundings {
             buses: Arc::new(machine.take_buses()),
             events: events.clone(),

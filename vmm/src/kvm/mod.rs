@@ -2,7 +2,8 @@
 
 use std::io;
 use std::sync::Arc;
-use std::thread::{self, JoinHandle};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread;
 
 use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES, kvm_userspace_memory_region};
 use kvm_ioctls::{Cap, Kvm, VmFd};
@@ -125,16 +126,12 @@ pub fn hardware_virtualisation() -> bool {
     sys::cpu_virtualises()
 }
 
-/// A machine in KVM with nothing in it, and what KVM says its vCPUs can do.
-pub struct Opened {
-    pub(crate) vm: Arc<VmFd>,
-    pub(crate) cpuid: CpuId,
-}
-
 /// KVM on its way: what does not depend on a machine's configuration is asked on a thread of its
-/// own, while the configuration is still being read.
+/// own, while the configuration is still being read. Each answer is there as soon as KVM gave it,
+/// because the second takes longer than the first and is needed much later.
 pub struct Opening {
-    thread: JoinHandle<Result<Opened, KvmError>>,
+    vm: Receiver<Result<VmFd, KvmError>>,
+    cpuid: Receiver<Result<CpuId, KvmError>>,
 }
 
 impl Opening {
@@ -143,29 +140,52 @@ impl Opening {
     /// # Errors
     /// When the host refuses a thread.
     pub fn start(policy: HostPolicy) -> io::Result<Self> {
-        let thread = thread::Builder::new()
+        let (vm_sender, vm) = channel();
+        let (cpuid_sender, cpuid) = channel();
+        thread::Builder::new()
             .name("kvm".to_owned())
             .spawn(move || {
                 // They are the control thread's, once there is one.
                 let _ = signals::block_stop_signals();
-                let kvm = open(policy)?;
-                Ok(Opened {
-                    vm: Arc::new(create_vm(&kvm)?),
-                    cpuid: kvm
-                        .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
-                        .map_err(KvmError::on("read the supported CPUID leaves"))?,
-                })
+                ask(policy, &vm_sender, &cpuid_sender);
             })?;
-        Ok(Self { thread })
+        Ok(Self { vm, cpuid })
     }
 
-    /// Waits for the machine.
+    /// Waits for the machine: nothing is in it.
     ///
     /// # Errors
     /// When KVM is absent, closed to this user, too old, barred by the policy, or refuses.
-    pub fn finish(self) -> Result<Opened, KvmError> {
-        self.thread.join().unwrap_or(Err(KvmError::Panicked))
+    pub(crate) fn vm(&self) -> Result<Arc<VmFd>, KvmError> {
+        let vm = self.vm.recv().unwrap_or(Err(KvmError::Panicked))?;
+        Ok(Arc::new(vm))
     }
+
+    /// Waits for what KVM says its vCPUs can do.
+    ///
+    /// # Errors
+    /// When KVM refuses.
+    pub(crate) fn cpuid(&self) -> Result<CpuId, KvmError> {
+        self.cpuid.recv().unwrap_or(Err(KvmError::Panicked))
+    }
+}
+
+/// Sends each answer when it is there. Nobody takes them when the boot has failed meanwhile.
+fn ask(
+    policy: HostPolicy,
+    vm: &Sender<Result<VmFd, KvmError>>,
+    cpuid: &Sender<Result<CpuId, KvmError>>,
+) {
+    let kvm = match open(policy) {
+        Ok(kvm) => kvm,
+        Err(error) => {
+            let _ = vm.send(Err(error));
+            return;
+        }
+    };
+    let _ = vm.send(create_vm(&kvm));
+    let leaves = kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES);
+    let _ = cpuid.send(leaves.map_err(KvmError::on("read the supported CPUID leaves")));
 }
 
 fn create_vm(kvm: &Kvm) -> Result<VmFd, KvmError> {

@@ -17,18 +17,19 @@ use devices::legacy::serial::SerialPort;
 use devices::legacy::{ioapic, power};
 use devices::registry::{BuildError, DeviceConfig, HostHandles, Position};
 use devices::transport::MmioTransport;
+use kvm_bindings::CpuId;
 use kvm_ioctls::VmFd;
+use rustix::rand::{GetRandomFlags, getrandom};
 use uuid::Uuid;
 use vmm_sys_util::eventfd::EventFd;
 
-use crate::arch::cpuid::Topology;
 use crate::arch::irqchip::Irqchip;
 use crate::arch::{acpi, layout, mptable, ports, regs, smbios};
 use crate::boot::Entry;
 use crate::config::{Discovery, VmConfig};
 use crate::console::Outbox;
 use crate::events::EventSender;
-use crate::kvm::{self, KvmError, Opened};
+use crate::kvm::{self, KvmError};
 use crate::vcpu::Vcpu;
 use bus::{Bus, BusError, Buses, SharedDevice};
 
@@ -79,6 +80,9 @@ pub enum MachineError {
         #[source]
         source: io::Error,
     },
+    /// The host has no random bytes for the generation identifier.
+    #[error("Failed to make a generation identifier")]
+    Generation(#[source] io::Error),
     /// The ACPI tables were not written.
     #[error(transparent)]
     Acpi(#[from] acpi::AcpiError),
@@ -94,17 +98,19 @@ pub enum MachineError {
 }
 
 impl Machine {
-    /// Fills the machine in KVM: memory first, then irqchip, then vCPUs.
+    /// Fills the machine in KVM: memory first, then irqchip, then vCPUs that are nothing in particular yet.
     ///
     /// # Errors
     /// When the host lacks KVM or KVM refuses.
-    pub fn create(config: &VmConfig, memory: Memory, opened: Opened) -> Result<Self, MachineError> {
-        let Opened { vm, cpuid } = opened;
+    pub fn create(
+        config: &VmConfig,
+        memory: Memory,
+        vm: Arc<VmFd>,
+    ) -> Result<Self, MachineError> {
         kvm::set_memory(&vm, &memory)?;
         let irqchip = Irqchip::create(&vm)?;
-        let count = config.vcpus;
-        let vcpus = (0..count)
-            .map(|index| Vcpu::create(&vm, &cpuid, Topology { index, count }))
+        let vcpus = (0..config.vcpus)
+            .map(|index| Vcpu::create(&vm, index))
             .collect::<Result<_, _>>()?;
         let mut mmio = Bus::default();
         mmio.insert(layout::IOAPIC, ioapic::PAGE_BYTES, irqchip.ioapic.clone())?;
@@ -196,7 +202,7 @@ impl Machine {
         match config.discovery {
             Discovery::Acpi => {
                 let inventory = acpi::Inventory {
-                    generation: Uuid::new_v4(),
+                    generation: generation().map_err(MachineError::Generation)?,
                     vcpus,
                     virtio: positions.collect(),
                 };
@@ -216,11 +222,22 @@ impl Machine {
         Ok(smbios::write(&self.memory, identity)?)
     }
 
+    /// Makes of each vCPU the processor of its place, out of what KVM supports.
+    ///
+    /// # Errors
+    /// When KVM refuses.
+    pub fn describe_vcpus(&self, supported: &CpuId) -> Result<(), KvmError> {
+        let count = u8::try_from(self.vcpus.len()).unwrap_or(u8::MAX);
+        self.vcpus
+            .iter()
+            .try_for_each(|vcpu| vcpu.describe(supported, count))
+    }
+
     /// Points the boot vCPU at the loaded kernel.
     ///
     /// # Errors
     /// When KVM refuses.
-    pub fn configure_vcpus(&self, entry: &Entry) -> Result<(), MachineError> {
+    pub fn enter_at(&self, entry: &Entry) -> Result<(), MachineError> {
         regs::write_tables(&self.memory, entry).map_err(MachineError::Tables)?;
         if let Some(boot) = self.vcpus.first() {
             boot.enter_at(entry)?;
@@ -236,6 +253,15 @@ impl Machine {
             ioapic: self.irqchip.ioapic.clone(),
         }
     }
+}
+
+/// A new generation of the machine. Straight from the host's kernel: a generator of our own would
+/// have to be set up for these few bytes.
+fn generation() -> io::Result<Uuid> {
+    let mut bytes = [0; 16];
+    // The kernel gives up to 256 bytes whole.
+    getrandom(&mut bytes, GetRandomFlags::empty())?;
+    Ok(uuid::Builder::from_random_bytes(bytes).into_uuid())
 }
 
 fn shared(device: impl BusDevice + 'static) -> SharedDevice {

@@ -44,18 +44,24 @@ pub struct Surroundings {
 }
 
 impl Vcpu {
-    /// Creates vCPU `topology.index` with the CPUID leaves of its place.
+    /// Creates vCPU `index`, which is no particular processor yet.
     ///
     /// # Errors
     /// When KVM refuses.
-    pub fn create(
-        vm: &VmFd,
-        supported: &CpuId,
-        topology: cpuid::Topology,
-    ) -> Result<Self, KvmError> {
+    pub fn create(vm: &VmFd, index: u8) -> Result<Self, KvmError> {
         let fd = vm
-            .create_vcpu(u64::from(topology.index))
+            .create_vcpu(u64::from(index))
             .map_err(KvmError::on("create a vCPU"))?;
+        Ok(Self { index, fd })
+    }
+
+    /// Gives it the CPUID leaves of its place among `count`, and the MSRs of a booting processor.
+    ///
+    /// # Errors
+    /// When KVM refuses.
+    pub fn describe(&self, supported: &CpuId, count: u8) -> Result<(), KvmError> {
+        let (fd, index) = (&self.fd, self.index);
+        let topology = cpuid::Topology { index, count };
         let leaves = cpuid::for_vcpu(supported, topology).map_err(|_| KvmError::Operation {
             action: "build the CPUID leaves",
             source: kvm_ioctls::Error::new(libc::ENOMEM),
@@ -75,10 +81,7 @@ impl Vcpu {
                 source: kvm_ioctls::Error::new(libc::EINVAL),
             });
         }
-        Ok(Self {
-            index: topology.index,
-            fd,
-        })
+        Ok(())
     }
 
     /// Points the boot vCPU at the kernel; the others wait for its start-up interrupt.
