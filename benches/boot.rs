@@ -38,15 +38,13 @@ fn main() -> Result<(), Box<dyn Error>> {
         println!("skipped: boot: there is no /dev/kvm");
         return Ok(());
     }
-    let dir = tempfile::tempdir()?;
+    let dir = benches::place()?;
     let guests = [
         ("tiny", Guest::tiny()?),
         ("large", Guest::large(dir.path())?),
     ];
-    let mut monitors = vec![
-        Monitor::slotvmm()?,
-        Monitor::bare(env!("CARGO_BIN_EXE_bare")),
-    ];
+    let mut monitors = Vec::from(Monitor::slotvmm()?);
+    monitors.push(Monitor::bare(env!("CARGO_BIN_EXE_bare")));
     monitors.extend(Monitor::peers());
     let mut results = Vec::new();
     for (guest_name, guest) in guests {

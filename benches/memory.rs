@@ -12,6 +12,8 @@ use std::fs;
 use std::io::{self, BufReader, Read};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::Duration;
 
 use benches::guest::Guest;
 use benches::monitor::{MEMORY_MIB, Monitor};
@@ -19,8 +21,13 @@ use benches::monitor::{MEMORY_MIB, Monitor};
 /// What the halting guest writes last: `B` by its first instruction, `H` before it halts.
 const HALTED: u8 = b'H';
 
+/// Without a change for so long, a monitor is at rest.
+const REST: Duration = Duration::from_millis(400);
+/// How often to look at most.
+const MOST_LOOKS: u32 = 20;
+
 /// Resident KiB besides guest RAM.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Resident {
     private: u64,
     shared: u64,
@@ -37,9 +44,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         println!("skipped: memory: there is no /dev/kvm");
         return Ok(());
     }
-    let dir = tempfile::tempdir()?;
+    let dir = benches::place()?;
     let guest = Guest::halting(dir.path())?;
-    let mut monitors = vec![Monitor::slotvmm()?];
+    let mut monitors = Vec::from(Monitor::slotvmm()?);
     monitors.extend(Monitor::peers());
     let mut ours = None;
     println!(
@@ -74,7 +81,7 @@ fn measure(command: &[OsString]) -> io::Result<Resident> {
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()?;
-    let found = wait_until_halted(&mut child).and_then(|()| resident(child.id()));
+    let found = wait_until_halted(&mut child).and_then(|()| at_rest(child.id()));
     // It would never end by itself.
     child.kill()?;
     child.wait()?;
@@ -91,6 +98,20 @@ fn wait_until_halted(child: &mut Child) -> io::Result<()> {
         true => Ok(()),
         false => Err(io::Error::other("the guest did not halt")),
     }
+}
+
+/// What is resident once that does not change any more: monitors tidy up after a start.
+fn at_rest(pid: u32) -> io::Result<Resident> {
+    let mut last = resident(pid)?;
+    for _ in 0..MOST_LOOKS {
+        thread::sleep(REST);
+        let now = resident(pid)?;
+        if now == last {
+            return Ok(now);
+        }
+        last = now;
+    }
+    Err(io::Error::other("its memory keeps changing"))
 }
 
 /// Sums up `/proc/PID/smaps` without guest RAM.

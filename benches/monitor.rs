@@ -23,9 +23,16 @@ pub struct Monitor {
     kind: Kind,
 }
 
+/// What our machine has besides what peers have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Extras {
+    None,
+    Vsock,
+}
+
 #[derive(Debug, Clone, Copy)]
 enum Kind {
-    Slotvmm,
+    Slotvmm(Extras),
     Bare,
     CloudHypervisor,
     Firecracker,
@@ -55,20 +62,26 @@ const PEERS: [(&str, &str, &str, Kind); 3] = [
 ];
 
 impl Monitor {
-    /// The product as its users start it: `slotvmm run`. `BENCH_SLOTVMM` names another build of it.
+    /// The product, started as `slotvmm run`: with the same machine as its peers, and with what each
+    /// of its users has besides, the socket device with its services and the key for `slotvmm ssh`.
+    /// `BENCH_SLOTVMM` names another build of it.
     ///
     /// # Errors
     /// When cargo does not build it.
-    pub fn slotvmm() -> Result<Self, GuestError> {
+    pub fn slotvmm() -> Result<[Self; 2], GuestError> {
         let program = match env::var_os("BENCH_SLOTVMM") {
             Some(path) => path.into(),
             None => guest::build_slotvmm()?,
         };
-        Ok(Self {
-            name: "slotvmm",
-            program,
-            kind: Kind::Slotvmm,
-        })
+        let monitor = |name, extras| Self {
+            name,
+            program: PathBuf::clone(&program),
+            kind: Kind::Slotvmm(extras),
+        };
+        Ok([
+            monitor("slotvmm", Extras::None),
+            monitor("slotvmm-vsock", Extras::Vsock),
+        ])
     }
 
     /// Our machine without the command line tool around it; `program` is the `bare` binary.
@@ -101,7 +114,7 @@ impl Monitor {
     pub fn command(&self, guest: &Guest, dir: &Path) -> io::Result<Vec<OsString>> {
         let mut words = vec![self.program.clone().into_os_string()];
         match self.kind {
-            Kind::Slotvmm => words.extend(slotvmm(guest, dir)?),
+            Kind::Slotvmm(extras) => words.extend(slotvmm(guest, dir, extras)?),
             Kind::Bare => words.extend(bare(guest)),
             Kind::CloudHypervisor => words.extend(cloud_hypervisor(guest)),
             Kind::Firecracker => {
@@ -135,7 +148,7 @@ fn joined(prefix: &str, path: &Path, suffix: &str) -> OsString {
 }
 
 /// A host of its own in `dir`: one slot without a network card or data.
-fn slotvmm(guest: &Guest, dir: &Path) -> io::Result<Vec<OsString>> {
+fn slotvmm(guest: &Guest, dir: &Path, extras: Extras) -> io::Result<Vec<OsString>> {
     let (name, boot) = match (&guest.around, &guest.disk) {
         (Some(around), _) => ("large", format!("bootstrap = {:?}", around.bootstrap)),
         (None, None) => ("tiny", format!("kernel = {:?}", guest.kernel)),
@@ -154,13 +167,17 @@ fn slotvmm(guest: &Guest, dir: &Path) -> io::Result<Vec<OsString>> {
         format!("{kind}_dir = {path:?}\n")
     });
     fs::write(etc.join("host.toml"), host.concat())?;
+    let (name, vsock) = match extras {
+        Extras::None => (name.to_owned(), "[vsock]\nenabled = false\n"),
+        Extras::Vsock => (format!("{name}-vsock"), ""),
+    };
     let slot = format!(
         "index = 1\nnet = []\n[machine]\nmemory = {MEMORY_MIB}\n[data]\nenabled = false\n[boot]\n{boot}\n\
-         params = [{}]\n{}",
+         params = [{}]\n{vsock}{}",
         params.unwrap_or_default(),
         disk.unwrap_or_default(),
     );
-    fs::write(etc.join("slots").join(name).with_extension("toml"), slot)?;
+    fs::write(etc.join("slots").join(&name).with_extension("toml"), slot)?;
     let mut words = vec!["--config".into(), etc.into()];
     words.extend(split("run --ignore-cpu-check"));
     words.push(name.into());

@@ -20,10 +20,10 @@ use devices::vhost_user::{Connect, Connection};
 const ROUNDS: usize = 40;
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let dir = tempfile::tempdir()?;
+    let dir = benches::place()?;
     let shared = dir.path().join("shared");
     fs::create_dir(&shared)?;
-    let monitor = Monitor::slotvmm()?;
+    let [monitor, _] = Monitor::slotvmm()?;
     // The guest ignores it; a list of parameters wants one.
     let guest = Guest {
         params: "quiet",

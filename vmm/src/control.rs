@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::net::UnixListener;
 use std::time::Duration;
 
 use devices::notify::Shutdown;
@@ -11,8 +12,8 @@ use rustix::time::{
     timerfd_settime,
 };
 
-use crate::api::{Reply, Request, RequestError, Verb};
-use crate::events::{Event, EventQueue};
+use crate::api::{self, Reply, Request, RequestError, Verb};
+use crate::events::{Event, EventQueue, EventSender};
 use crate::footprint;
 use crate::lifecycle::{Outcome, VmState};
 use crate::readiness::{Step, Watch};
@@ -24,17 +25,35 @@ use crate::vm::RunError;
 /// first one.
 const PRESS_AGAIN: Duration = Duration::from_secs(3);
 
+/// How long nothing happens, in milliseconds, when a start is over.
+const QUIET_MS: i32 = 100;
+
 const WAKE: u32 = 0;
 const SIGNAL: u32 = 1;
 const TIMER: u32 = 2;
 const READINESS: u32 = 3;
 
+/// Who may want something of a machine besides its guest.
+pub(crate) struct Callers {
+    /// Presses of the power button.
+    pub(crate) signals: StopSignals,
+    /// Who waits for the guest.
+    pub(crate) watch: Watch,
+    /// The bound control socket.
+    pub(crate) socket: Option<UnixListener>,
+}
+
 /// Serves everything that can happen to `running` until the guest has ended.
 pub(crate) fn run(
     running: Running,
-    queue: EventQueue,
-    (signals, watch): (StopSignals, Watch),
+    (queue, events): (EventQueue, EventSender),
+    callers: Callers,
 ) -> Result<Outcome, RunError> {
+    let Callers {
+        signals,
+        watch,
+        socket,
+    } = callers;
     let press_timer = timerfd_create(
         TimerfdClockId::Monotonic,
         TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC,
@@ -50,14 +69,28 @@ pub(crate) fn run(
         signalled: false,
         ended: None,
     });
-    manager.subscriber_mut(id).map_err(control_error)?.start();
+    let control = manager.subscriber_mut(id).map_err(control_error)?;
+    control.start();
+    if let Some(socket) = socket {
+        // Here, because the guest does not wait for it; whoever connected before does.
+        control.serve(socket, events);
+    }
+    let mut settled = false;
     while manager
         .subscriber_mut(id)
         .map_err(control_error)?
         .ended
         .is_none()
     {
-        manager.run().map_err(control_error)?;
+        if settled {
+            manager.run().map_err(control_error)?;
+        } else {
+            let happened = manager.run_with_timeout(QUIET_MS).map_err(control_error)?;
+            settled = happened == 0;
+            if settled {
+                settle();
+            }
+        }
     }
     let control = manager.remove_subscriber(id).map_err(control_error)?;
     let ended = control.ended.unwrap_or(Ok(Outcome::Killed));
@@ -68,6 +101,13 @@ pub(crate) fn run(
     };
     control.running.finish(state);
     ended
+}
+
+/// Gives back what only starting needed. Not at once: the guest's first exits would fault it in again.
+fn settle() {
+    if let Err(error) = footprint::release_text() {
+        tracing::debug!(%error, "Text that only starting needed stays in memory");
+    }
 }
 
 fn control_error(error: event_manager::Error) -> RunError {
@@ -92,9 +132,11 @@ impl Control {
             self.end(Err(RunError::Control(io::Error::other(error))));
         }
         self.watch();
-        // Here, because the guest waits for nothing any more.
-        if let Err(error) = footprint::release_text() {
-            tracing::debug!(%error, "Text that only starting needed stays in memory");
+    }
+
+    fn serve(&mut self, socket: UnixListener, events: EventSender) {
+        if let Err(error) = api::serve(socket, events) {
+            self.end(Err(RunError::Control(error)));
         }
     }
 

@@ -8,11 +8,10 @@ use std::thread::{self, JoinHandle};
 use devices::device::Memory;
 use devices::registry::HostHandles;
 
-use crate::api;
 use crate::boot::{self, Entry, LoadContext, LoadError, OpenError, Payload};
 use crate::config::VmConfig;
 use crate::console::{self, Console, ConsoleEnds};
-use crate::control;
+use crate::control::{self, Callers};
 use crate::events::{EventQueue, EventSender, event_channel};
 use crate::kvm::{KvmError, Opening};
 use crate::lifecycle::{Outcome, VmState};
@@ -99,9 +98,8 @@ pub enum RunError {
 pub struct Vm {
     running: Running,
     queue: EventQueue,
-    signals: StopSignals,
+    callers: Callers,
     events: EventSender,
-    watch: Watch,
 }
 
 impl Vm {
@@ -137,6 +135,8 @@ impl Vm {
         let legacy = machine.attach_legacy(outbox.clone(), &events, config.discovery)?;
         machine.write_firmware_tables(config)?;
         phases.stamp(Phase::DevicesAttached);
+        let console = Console::start(outbox, legacy.serial, options.console)
+            .map_err(on("start the console"))?;
         machine.describe_vcpus(&options.kvm.cpuid()?)?;
         machine.enter_at(&loading.finish()?)?;
         let surroundings = Surroundings {
@@ -145,11 +145,6 @@ impl Vm {
             phases: phases.clone(),
         };
         let vcpus = VcpuThreads::start(std::mem::take(&mut machine.vcpus), &surroundings)?;
-        let console = Console::start(outbox, legacy.serial, options.console)
-            .map_err(on("start the console"))?;
-        if let Some(listener) = options.control {
-            api::serve(listener, events.clone()).map_err(on("serve the control socket"))?;
-        }
         Ok(Self {
             running: Running {
                 slot: config.name.clone(),
@@ -165,9 +160,12 @@ impl Vm {
                 phases,
             },
             queue,
-            signals,
+            callers: Callers {
+                signals,
+                watch,
+                socket: options.control,
+            },
             events,
-            watch,
         })
     }
 
@@ -181,7 +179,7 @@ impl Vm {
     /// # Errors
     /// When the host cannot run the guest any further. Everything is stopped then, too.
     pub fn run(self) -> Result<Outcome, RunError> {
-        control::run(self.running, self.queue, (self.signals, self.watch))
+        control::run(self.running, (self.queue, self.events), self.callers)
     }
 }
 

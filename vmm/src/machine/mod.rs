@@ -102,11 +102,7 @@ impl Machine {
     ///
     /// # Errors
     /// When the host lacks KVM or KVM refuses.
-    pub fn create(
-        config: &VmConfig,
-        memory: Memory,
-        vm: Arc<VmFd>,
-    ) -> Result<Self, MachineError> {
+    pub fn create(config: &VmConfig, memory: Memory, vm: Arc<VmFd>) -> Result<Self, MachineError> {
         kvm::set_memory(&vm, &memory)?;
         let irqchip = Irqchip::create(&vm)?;
         let vcpus = (0..config.vcpus)
