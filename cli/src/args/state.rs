@@ -3,7 +3,7 @@
 use clap::{Args, Subcommand};
 use store::{Name, Retention, SnapshotRef};
 
-/// `snapshot`
+// Arguments of `snapshot`.
 #[derive(Debug, Args)]
 #[command(
     after_help = "The snapshot is of the state that the slot has; restore it with `slotvmm state restore`.
@@ -18,7 +18,7 @@ pub(crate) struct Snapshot {
     pub(crate) snapshot: Name,
 }
 
-/// `state`
+// Arguments of `state`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum StateCommand {
     /// Show slots, states and snapshots
