@@ -288,6 +288,7 @@ fn result_of_a_run_tells_its_phases_in_order() -> Result<()> {
         "first_serial_byte",
         "init",
         "guest_ended",
+        "machine_stopped",
     ];
     let places: Option<Vec<usize>> = order.iter().map(|name| phase(name)).collect();
     assert!(

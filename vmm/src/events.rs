@@ -8,6 +8,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use crate::api::Request;
+use crate::phases::{Phase, Phases};
 
 /// Everything the control thread reacts to. A closed set: whoever adds one decides what it does.
 #[derive(Debug)]
@@ -34,16 +35,34 @@ pub enum Event {
     Request(Request),
 }
 
+impl Event {
+    /// Whether the guest runs no further after it.
+    fn ends_guest(&self) -> bool {
+        match self {
+            Self::GuestPoweroff
+            | Self::GuestReset
+            | Self::TripleFault { .. }
+            | Self::VcpuFailed { .. } => true,
+            Self::GuestPanic | Self::Request(_) => false,
+        }
+    }
+}
+
 /// Sends events to the control thread; clones share it.
 #[derive(Clone)]
 pub struct EventSender {
     queue: Sender<Event>,
     wake: Arc<EventFd>,
+    phases: Arc<Phases>,
 }
 
 impl EventSender {
     /// Queues `event`. An event after the machine has ended is dropped.
     pub fn send(&self, event: Event) {
+        // Here, on the vCPU's thread: what comes after is our time, not the guest's.
+        if event.ends_guest() {
+            self.phases.stamp(Phase::GuestEnded);
+        }
         if self.queue.send(event).is_ok() {
             // Fails only when the counter is full, and then the receiver is awake already.
             let _ = self.wake.write(1);
@@ -63,13 +82,14 @@ pub(crate) struct EventQueue {
     pub(crate) wake: Arc<EventFd>,
 }
 
-/// A channel whose receiver can wait in an event loop.
-pub(crate) fn event_channel() -> io::Result<(EventSender, EventQueue)> {
+/// A channel whose receiver can wait in an event loop. The end of the guest is stamped in `phases`.
+pub(crate) fn event_channel(phases: Arc<Phases>) -> io::Result<(EventSender, EventQueue)> {
     let (sender, queue) = channel();
     let wake = Arc::new(EventFd::new(EFD_NONBLOCK)?);
     let sender = EventSender {
         queue: sender,
         wake: wake.clone(),
+        phases,
     };
     Ok((sender, EventQueue { queue, wake }))
 }

@@ -33,8 +33,10 @@ pub enum Phase {
     Sysinit,
     /// The guest is ready.
     Ready,
-    /// The guest ended.
+    /// The guest wrote to a power or reset register, its last vCPU failed, or it was stopped hard.
     GuestEnded,
+    /// No vCPU and no device runs any more, and everything the guest printed was passed on.
+    MachineStopped,
 }
 
 impl Phase {
@@ -54,6 +56,7 @@ impl Phase {
             Self::Sysinit => "sysinit",
             Self::Ready => "ready",
             Self::GuestEnded => "guest ended",
+            Self::MachineStopped => "machine stopped",
         }
     }
 }

@@ -99,6 +99,7 @@ impl Running {
 
     /// Ends everything: vCPUs, then devices with all their I/O, then the console.
     pub(crate) fn finish(mut self, state: VmState) {
+        // When someone else ended it than itself.
         self.phases.stamp(Phase::GuestEnded);
         drop(self.vcpus.stop());
         for device in &self.machine.attached {
@@ -107,6 +108,7 @@ impl Running {
             }
         }
         self.console.finish();
+        self.phases.stamp(Phase::MachineStopped);
         // Every state but `Stopped` leads to both ends.
         let _ = self.state.transition(state);
     }

@@ -118,7 +118,8 @@ impl Vm {
         config.validate()?;
         let signals = StopSignals::block().map_err(on("block the stop signals"))?;
         let phases = options.phases;
-        let (events, queue) = event_channel().map_err(on("create the event channel"))?;
+        let (events, queue) =
+            event_channel(phases.clone()).map_err(on("create the event channel"))?;
         let outbox = console::outbox(events.clone(), phases.clone(), options.readiness.clone())
             .map_err(on("create the console"))?;
         let watch =

@@ -133,8 +133,8 @@ mod tests {
     use crate::readiness::{Board, Criterion};
 
     fn outbox() -> Arc<Outbox> {
-        let (events, _queue) = event_channel().unwrap();
         let phases = Arc::new(Phases::since(Instant::now()));
+        let (events, _queue) = event_channel(phases.clone()).unwrap();
         let board = Board::new(Criterion::Running, None, phases.clone()).unwrap();
         Arc::new(Outbox::new(Watch::new(events, phases, Arc::new(board))).unwrap())
     }

@@ -83,8 +83,8 @@ mod tests {
     use crate::readiness::Criterion;
 
     fn watch() -> (Watch, EventQueue, Arc<Phases>) {
-        let (events, queue) = event_channel().unwrap();
         let phases = Arc::new(Phases::since(Instant::now()));
+        let (events, queue) = event_channel(phases.clone()).unwrap();
         let login = Criterion::Console("login: ".to_owned());
         let board = Board::new(login, None, phases.clone()).unwrap();
         let watch = Watch::new(events, phases.clone(), Arc::new(board));

@@ -47,9 +47,11 @@ impl BusDevice for Keyboard {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
+    use std::time::Instant;
 
     use super::*;
     use crate::events::{Event, event_channel};
+    use crate::phases::{Phase, Phases};
 
     fn read(device: &mut impl BusDevice, offset: u64) -> u8 {
         let mut data = [0xaa];
@@ -59,12 +61,15 @@ mod tests {
 
     #[test]
     fn keyboard_controller_looks_stuck_and_still_resets() {
-        let (events, queue) = event_channel().unwrap();
+        let phases = Arc::new(Phases::since(Instant::now()));
+        let (events, queue) = event_channel(phases.clone()).unwrap();
         let mut keyboard = Keyboard(I8042::new(Arc::new(events)));
         assert_eq!(read(&mut keyboard, COMMAND), OUTPUT_FULL);
         assert_eq!(read(&mut keyboard, 1), 0xff);
         keyboard.write(COMMAND, &[0xfe]);
         assert!(matches!(queue.queue.try_recv(), Ok(Event::GuestReset)));
+        let last = phases.stamps().last().map(|stamp| stamp.phase);
+        assert_eq!(last, Some(Phase::GuestEnded));
     }
 
     #[test]

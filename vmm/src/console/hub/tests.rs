@@ -23,8 +23,8 @@ struct Rig {
 }
 
 fn rig(ends: ConsoleEnds) -> Rig {
-    let (events, queue) = event_channel().unwrap();
     let phases = Arc::new(Phases::since(Instant::now()));
+    let (events, queue) = event_channel(phases.clone()).unwrap();
     let board = Board::new(Criterion::Running, None, phases.clone()).unwrap();
     let outbox = outbox(events, phases, Arc::new(board)).unwrap();
     let irq = EventFd::new(vmm_sys_util::eventfd::EFD_NONBLOCK).unwrap();
