@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::sync::Arc;
 
 use crate::blk::{Blk, BlkConfig};
 use crate::device::{DeviceId, VirtioDevice};
+use crate::disk::RawDisk;
 use crate::fs::{Fs, FsConfig};
 use crate::net::{Net, NetConfig, NetHost};
 use crate::rng::{Rng, RngConfig};
@@ -77,7 +79,11 @@ impl DeviceConfig {
         saved: Option<StateBlob>,
     ) -> Result<Box<dyn VirtioDevice>, BuildError> {
         Ok(match self {
-            Self::Blk(config) => Box::new(Blk::build(config, host.take_disk(&config.id)?, saved)?),
+            Self::Blk(config) => {
+                let disk = Blk::build(config, host.take_disk(&config.id)?, saved)?;
+                host.images.insert(config.id.clone(), disk.image());
+                Box::new(disk)
+            }
             Self::Net(config) => Box::new(Net::build(config, host.take_net(&config.id)?, saved)?),
             Self::Rng(config) => Box::new(Rng::build(config, saved)?),
             Self::Fs(config) => Box::new(Fs::build(config, host.take_backend(&config.id)?, saved)?),
@@ -93,6 +99,7 @@ impl DeviceConfig {
 #[derive(Debug, Default)]
 pub struct HostHandles {
     disks: BTreeMap<DeviceId, File>,
+    images: BTreeMap<DeviceId, Arc<RawDisk>>,
     nets: BTreeMap<DeviceId, NetHost>,
     backends: BTreeMap<DeviceId, Box<dyn Connect>>,
     vsocks: BTreeMap<DeviceId, VsockHost>,
@@ -117,6 +124,11 @@ impl HostHandles {
     /// Adds the host's side of a socket device.
     pub fn add_vsock(&mut self, id: DeviceId, host: VsockHost) {
         self.vsocks.insert(id, host);
+    }
+
+    /// The images of the disks that were built.
+    pub fn into_images(self) -> BTreeMap<DeviceId, Arc<RawDisk>> {
+        self.images
     }
 
     fn take_disk(&mut self, id: &DeviceId) -> Result<File, BuildError> {

@@ -21,7 +21,8 @@ use crate::device::{
     VirtioDevice,
 };
 use crate::disk::{
-    DiskEngine, Durability, RawDisk, RawDiskError, SECTOR_BYTES, SyncEngine, UringEngine,
+    DiskEngine, Durability, PreservingEngine, RawDisk, RawDiskError, SECTOR_BYTES, SyncEngine,
+    UringEngine,
 };
 use crate::registry::BuildError;
 use crate::state::{StateBlob, StateError};
@@ -111,6 +112,11 @@ impl Blk {
         })
     }
 
+    /// The image, for what else is done with it while the device is stopped.
+    pub(crate) fn image(&self) -> Arc<RawDisk> {
+        Arc::clone(&self.image)
+    }
+
     /// The engine for one activation; with [`Engine::Auto`] the best that the host has.
     fn engine(
         &self,
@@ -122,7 +128,10 @@ impl Blk {
         let uring = || UringEngine::new(Arc::clone(&self.image), memory.clone(), tags, durability);
         let engine = choose(self.engine, uring, sync)?;
         tracing::debug!(device = %self.disk.id, engine = engine.name(), "disk engine chosen");
-        Ok(engine)
+        Ok(match self.image.armed() {
+            None => engine,
+            Some(preservation) => Box::new(PreservingEngine::new(engine, preservation)?),
+        })
     }
 }
 

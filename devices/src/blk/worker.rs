@@ -205,8 +205,9 @@ impl Handler for BlkQueue {
             token: KICK,
             events,
         };
-        let completions = self.requests.engine.completion_fd().map(|fd| Source {
-            fd,
+        let completions = self.requests.engine.completion_event();
+        let completions = completions.map(|event| Source {
+            fd: event.as_raw_fd(),
             token: COMPLETIONS,
             events,
         });

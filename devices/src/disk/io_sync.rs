@@ -1,8 +1,9 @@
 //! The engine that does everything within `submit`, on the caller's thread.
 
 use std::io;
-use std::os::fd::RawFd;
 use std::sync::Arc;
+
+use vmm_sys_util::eventfd::EventFd;
 
 use super::sys::BufferTable;
 use super::{
@@ -91,7 +92,7 @@ impl DiskEngine for SyncEngine {
         "sync"
     }
 
-    fn completion_fd(&self) -> Option<RawFd> {
+    fn completion_event(&self) -> Option<&EventFd> {
         None
     }
 

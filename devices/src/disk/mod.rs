@@ -3,10 +3,10 @@
 //! [`RawDisk`] is the image: its size, its access mode and the ways to give blocks back.
 //! A [`DiskEngine`] moves bytes between the image and guest memory, many requests at a time:
 //! [`SyncEngine`] with system calls on the caller's thread, [`UringEngine`] through io_uring.
-//! An engine that copies old blocks away before they are overwritten fits the same trait.
+//! [`PreservingEngine`] stands in front of either while the image is being copied as it was.
 //!
 //! ```text
-//! submit ─▶ commit ─▶ (completion_fd fires) ─▶ reap
+//! submit ─▶ commit ─▶ (completion_event fires) ─▶ reap
 //!                 └──────── wait ────────────▶ reap      while in_flight() > 0: the drain
 //! ```
 //!
@@ -14,6 +14,7 @@
 
 mod io_sync;
 mod io_uring;
+mod preserve;
 mod raw;
 #[expect(
     unsafe_code,
@@ -24,12 +25,13 @@ mod sys;
 mod tests;
 
 use std::io;
-use std::os::fd::RawFd;
 
 use vm_memory::GuestAddress;
+use vmm_sys_util::eventfd::EventFd;
 
 pub use io_sync::SyncEngine;
 pub use io_uring::UringEngine;
+pub use preserve::{CLUSTER_BYTES, Preservation, PreserveError, PreservingEngine, Progress};
 pub(crate) use raw::SECTOR_BYTES;
 pub use raw::{Backing, RawDisk, RawDiskError};
 
@@ -119,7 +121,7 @@ pub trait DiskEngine: Send {
 
     /// Fires (counts up, edge-triggered is enough) when [`DiskEngine::reap`] has something to say.
     /// Absent when everything completes within `submit`.
-    fn completion_fd(&self) -> Option<RawFd>;
+    fn completion_event(&self) -> Option<&EventFd>;
 
     /// Accepts one request. It may start only with the next [`DiskEngine::commit`].
     ///

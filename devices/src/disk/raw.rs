@@ -3,12 +3,13 @@
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::{FileExt, FileTypeExt};
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt as _};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::fs::{FallocateFlags, OFlags};
 use rustix::io::Errno;
 
-use super::{Extent, ExtentAction, sys};
+use super::{Extent, ExtentAction, Preservation, sys};
 
 /// Size of a virtio sector, and the unit an image's size has to be a multiple of.
 pub(crate) const SECTOR_BYTES: u64 = 512;
@@ -32,6 +33,7 @@ pub struct RawDisk {
     size: u64,
     backing: Backing,
     writable: bool,
+    armed: Mutex<Option<Arc<Preservation>>>,
 }
 
 impl RawDisk {
@@ -74,12 +76,22 @@ impl RawDisk {
             size,
             backing,
             writable,
+            armed: Mutex::new(None),
         })
     }
 
     /// Size in bytes, a multiple of 512 and not zero.
     pub fn size(&self) -> u64 {
         self.size
+    }
+
+    /// Which file it is on its host: numbers of device and inode.
+    ///
+    /// # Errors
+    /// When the host does not tell.
+    pub fn identity(&self) -> io::Result<(u64, u64)> {
+        let metadata = self.file.metadata()?;
+        Ok((metadata.dev(), metadata.ino()))
     }
 
     /// What holds the image.
@@ -98,6 +110,36 @@ impl RawDisk {
     /// What the host says; the written data may be lost then.
     pub fn flush(&self) -> io::Result<()> {
         self.file.sync_data()
+    }
+
+    /// Makes `target`, an empty file, share the image's blocks, so that it has its content at once.
+    ///
+    /// # Errors
+    /// When the file system cannot, or `target` is on another one.
+    pub fn clone_to(&self, target: &File) -> io::Result<()> {
+        Ok(rustix::fs::ioctl_ficlone(target, &self.file)?)
+    }
+
+    /// Has the content preserved from the next activation of the device on. To be called while
+    /// nothing is in flight; replaces what was armed before.
+    pub fn arm(&self, preservation: Arc<Preservation>) {
+        *self.armed.lock().unwrap_or_else(PoisonError::into_inner) = Some(preservation);
+    }
+
+    /// Preserves nothing from the next activation of the device on.
+    pub fn disarm(&self) {
+        *self.armed.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// What is armed.
+    pub fn armed(&self) -> Option<Arc<Preservation>> {
+        let armed = self.armed.lock().unwrap_or_else(PoisonError::into_inner);
+        armed.clone()
+    }
+
+    /// A second descriptor of the same open file: locks and access mode are shared.
+    pub(super) fn try_clone(&self) -> io::Result<File> {
+        self.file.try_clone()
     }
 
     /// Discards or zeroes an extent, by the cheapest way the backing has.

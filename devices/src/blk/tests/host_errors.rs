@@ -3,10 +3,10 @@
 use std::collections::VecDeque;
 use std::io;
 use std::io::{BufRead, BufReader};
-use std::os::fd::RawFd;
 use std::process::{Child, Command, Stdio};
 
 use vm_memory::{Bytes, GuestAddress};
+use vmm_sys_util::eventfd::EventFd;
 
 use super::*;
 use crate::disk::{Completion, DiskRequest, SubmitError};
@@ -22,7 +22,7 @@ impl DiskEngine for Slow {
         "slow"
     }
 
-    fn completion_fd(&self) -> Option<RawFd> {
+    fn completion_event(&self) -> Option<&EventFd> {
         None
     }
 
@@ -179,7 +179,7 @@ impl DiskEngine for Endless {
         "endless"
     }
 
-    fn completion_fd(&self) -> Option<RawFd> {
+    fn completion_event(&self) -> Option<&EventFd> {
         None
     }
 

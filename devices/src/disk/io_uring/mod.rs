@@ -8,8 +8,9 @@ mod tests;
 
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
+
+use vmm_sys_util::eventfd::EventFd;
 
 use self::direct::Direct;
 use super::io_sync::{advance, settle};
@@ -323,8 +324,8 @@ impl DiskEngine for UringEngine {
         "io_uring"
     }
 
-    fn completion_fd(&self) -> Option<RawFd> {
-        Some(self.ring.event().as_raw_fd())
+    fn completion_event(&self) -> Option<&EventFd> {
+        Some(self.ring.event())
     }
 
     fn submit(&mut self, tag: u16, request: DiskRequest<'_>) -> Result<(), SubmitError> {
