@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixListener;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use devices::notify::Shutdown;
 use event_manager::{EventManager, EventOps, EventSet, Events, MutEventSubscriber, SubscriberOps};
@@ -12,13 +12,14 @@ use rustix::time::{
     timerfd_settime,
 };
 
-use crate::api::{self, Reply, Request, RequestError, Verb};
+use crate::api::{self, Reply, Request, RequestError, SnapshotRequest, Verb};
 use crate::events::{Event, EventQueue, EventSender};
 use crate::footprint;
 use crate::lifecycle::{Outcome, VmState};
 use crate::readiness::{Step, Watch};
 use crate::running::Running;
 use crate::signals::StopSignals;
+use crate::snapshot::{Job, SnapshotOrder, SnapshotRefusal};
 use crate::vm::RunError;
 
 /// Between two presses of the power button: while a guest boots, nobody in it may notice the
@@ -62,7 +63,9 @@ pub(crate) fn run(
     let mut manager = EventManager::<Control>::new().map_err(control_error)?;
     let id = manager.add_subscriber(Control {
         running,
+        events: events.clone(),
         queue,
+        snapshot: None,
         signals,
         watch,
         press_timer,
@@ -99,7 +102,15 @@ pub(crate) fn run(
     } else {
         VmState::Failed
     };
+    // A guest that ended by itself or was asked to has its snapshot completed; its last writes may
+    // wait for that, so the job outlives the devices.
+    if let (Some(job), Err(_) | Ok(Outcome::Killed)) = (&control.snapshot, &ended) {
+        job.give_up();
+    }
     control.running.finish(state);
+    if let Some(job) = control.snapshot {
+        job.finish();
+    }
     ended
 }
 
@@ -116,7 +127,11 @@ fn control_error(error: event_manager::Error) -> RunError {
 
 struct Control {
     running: Running,
+    /// For the threads it starts.
+    events: EventSender,
     queue: EventQueue,
+    /// The last snapshot that was begun.
+    snapshot: Option<Job>,
     signals: StopSignals,
     watch: Watch,
     press_timer: OwnedFd,
@@ -180,6 +195,11 @@ impl Control {
                 // A requester that has gone away does not matter.
                 let _ = reply.send(self.obey(verb));
             }
+            Event::Snapshot(request) => {
+                let SnapshotRequest { order, reply } = *request;
+                let _ = reply.send(self.begin_snapshot(order));
+            }
+            Event::SnapshotReady => self.take_snapshot(),
         }
     }
 
@@ -196,6 +216,40 @@ impl Control {
             Verb::Shutdown => self.end(Ok(Outcome::Killed)),
         }
         Ok(Reply::Done)
+    }
+
+    fn begin_snapshot(&mut self, order: SnapshotOrder) -> Result<Reply, RequestError> {
+        if let Some(job) = self.snapshot.take_if(|job| job.is_finished()) {
+            job.finish();
+        }
+        if self.snapshot.is_some() {
+            return Err(SnapshotRefusal::Busy.into());
+        }
+        let disk = self.running.image(&order.spec.disk)?;
+        self.snapshot = Some(Job::begin(order, disk, self.events.clone())?);
+        Ok(Reply::Done)
+    }
+
+    /// Halts the guest for as long as it takes to decide the snapshot's content. A machine that is
+    /// paused already stays paused.
+    fn take_snapshot(&mut self) {
+        let Some(job) = &self.snapshot else {
+            return;
+        };
+        let halted = Instant::now();
+        let paused_before = self.running.state == VmState::Paused;
+        if !paused_before && let Err(error) = self.running.pause() {
+            return job.refused(error.to_string());
+        }
+        job.take(halted);
+        if paused_before {
+            return job.resumed(None);
+        }
+        match self.running.resume() {
+            Ok(()) => job.resumed(Some(halted.elapsed())),
+            // Never: a machine that was just paused can be resumed.
+            Err(error) => job.refused(error.to_string()),
+        }
     }
 
     /// The first stop signal presses the power button; the second one does not ask any more.

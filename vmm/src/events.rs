@@ -7,7 +7,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
-use crate::api::Request;
+use crate::api::{Request, SnapshotRequest};
 use crate::phases::{Phase, Phases};
 
 /// Everything the control thread reacts to. A closed set: whoever adds one decides what it does.
@@ -33,6 +33,10 @@ pub enum Event {
     },
     /// A request from the control socket, or from this process.
     Request(Request),
+    /// A snapshot is asked for.
+    Snapshot(Box<SnapshotRequest>),
+    /// The snapshot that was begun is ready for the machine's pause.
+    SnapshotReady,
 }
 
 impl Event {
@@ -43,7 +47,7 @@ impl Event {
             | Self::GuestReset
             | Self::TripleFault { .. }
             | Self::VcpuFailed { .. } => true,
-            Self::GuestPanic | Self::Request(_) => false,
+            Self::GuestPanic | Self::Request(_) | Self::Snapshot(_) | Self::SnapshotReady => false,
         }
     }
 }

@@ -20,6 +20,7 @@ pub mod phases;
 pub mod readiness;
 mod running;
 mod signals;
+pub mod snapshot;
 pub mod validate;
 pub mod vcpu;
 pub mod vm;

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use devices::device::DeviceId;
+use devices::disk::RawDisk;
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::api::{DeviceInfo, RequestError, VmInfo};
@@ -10,6 +12,7 @@ use crate::lifecycle::{TransitionError, VmState};
 use crate::machine::{Attached, Machine};
 use crate::phases::{Phase, Phases};
 use crate::readiness::ReadinessInfo;
+use crate::snapshot::SnapshotRefusal;
 use crate::vcpu::VcpuThreads;
 use crate::vm::lock;
 
@@ -59,6 +62,21 @@ impl Running {
         self.resume_devices();
         self.vcpus.resume();
         self.state.transition(VmState::Running)
+    }
+
+    /// The image of a disk.
+    pub(crate) fn image(&self, disk: &str) -> Result<Arc<RawDisk>, SnapshotRefusal> {
+        let images = &self.machine.images;
+        let found = images.iter().find(|(id, _)| id.as_str() == disk);
+        let image = found.map(|(_, image)| Arc::clone(image));
+        image.ok_or_else(|| SnapshotRefusal::NoDisk {
+            disk: disk.to_owned(),
+            known: images
+                .keys()
+                .map(DeviceId::as_str)
+                .collect::<Vec<_>>()
+                .join(", "),
+        })
     }
 
     /// Presses the power button; a paused machine is resumed first, or it could not react.

@@ -9,9 +9,17 @@
 //! | `PUT /v1/vm/reset` | 204, or no answer any more: the machine ends as if the guest had rebooted |
 //! | `PUT /v1/vm/shutdown` | 204, or no answer any more: the machine ends now, without the guest's consent |
 //!
+//! | `PUT /v1/vm/snapshot` | 202: a snapshot was begun; see below |
+//!
+//! The body of a request for a snapshot is a [`SnapshotSpec`](crate::snapshot::SnapshotSpec). Two
+//! descriptors come with its first byte (`SCM_RIGHTS`): the empty file to be filled, and one end of
+//! a pair of stream sockets that hears how it goes, in lines of JSON that are each a
+//! [`Report`](crate::snapshot::Report). Closing the other end gives the snapshot up.
+//!
 //! Anything else is 404 or 405; a request that the machine's state does not allow is 409,
 //! and so is a press of a power button that is not there. Errors carry an [`ErrorBody`].
 
+mod carrier;
 mod connections;
 mod server;
 
@@ -21,6 +29,7 @@ use tokio::sync::oneshot;
 use crate::lifecycle::VmState;
 use crate::phases::Stamp;
 use crate::readiness::ReadinessInfo;
+use crate::snapshot::{SnapshotOrder, SnapshotRefusal};
 
 pub use server::{ApiServer, serve};
 
@@ -110,6 +119,9 @@ pub enum RequestError {
          end it by a reboot from inside, or stop it hard with `slotvmm stop --timeout 0`"
     )]
     NoPowerButton,
+    /// A snapshot cannot be begun.
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotRefusal),
     /// A device did not stop or start.
     #[error("Device {id} failed to {action}: {reason}")]
     Device {
@@ -128,5 +140,14 @@ pub struct Request {
     /// What is asked.
     pub verb: Verb,
     /// Where the answer goes; a requester that has gone away does not matter.
+    pub reply: oneshot::Sender<Result<Reply, RequestError>>,
+}
+
+/// A request for a snapshot on its way to the control thread.
+#[derive(Debug)]
+pub struct SnapshotRequest {
+    /// What is asked, with the descriptors for it.
+    pub order: SnapshotOrder,
+    /// Where the answer goes, once it was begun or refused.
     pub reply: oneshot::Sender<Result<Reply, RequestError>>,
 }

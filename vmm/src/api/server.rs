@@ -2,11 +2,12 @@
 
 use std::convert::Infallible;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 use std::thread;
 use std::time::Duration;
 
-use http_body_util::Full;
+use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{ALLOW, CONTENT_TYPE};
 use hyper::service::service_fn;
@@ -15,12 +16,17 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::UnixStream;
 use tokio::sync::oneshot;
 
+use super::carrier::{Carrier, Luggage};
 use super::connections::{Asked, Connections};
-use super::{ErrorBody, Reply, Request, RequestError, Verb};
+use super::{ErrorBody, Reply, Request, RequestError, SnapshotRequest, Verb};
 use crate::events::{Event, EventSender};
+use crate::snapshot::{SnapshotOrder, SnapshotRefusal};
 
 /// How long a connection may go without asking for anything.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Most bytes of a request's body.
+const MAX_BODY: usize = 4 << 10;
 
 /// How long to wait when the host has no descriptor to spare for a connection.
 const BREATHER: Duration = Duration::from_millis(100);
@@ -72,9 +78,11 @@ async fn accept(listener: UnixListener, events: EventSender) -> io::Result<()> {
 }
 
 async fn serve_connection(stream: UnixStream, events: EventSender, asked: Asked) {
+    let luggage = Luggage::default();
+    let carrier = Carrier::new(stream, luggage.clone());
     let service = service_fn(move |request| {
         asked.set();
-        answer(request, events.clone())
+        answer(request, events.clone(), luggage.clone())
     });
     let served = hyper::server::conn::http1::Builder::new()
         // A client may say that it has asked for all it wants, and still wait for the answer.
@@ -82,14 +90,21 @@ async fn serve_connection(stream: UnixStream, events: EventSender, asked: Asked)
         // A client that asks for nothing must not keep its place.
         .timer(TokioTimer::new())
         .header_read_timeout(PATIENCE)
-        .serve_connection(TokioIo::new(stream), service)
+        .serve_connection(TokioIo::new(carrier), service)
         .await;
     if let Err(error) = served {
         tracing::debug!(%error, "control connection ended");
     }
 }
 
-async fn answer(request: HttpRequest<Incoming>, events: EventSender) -> Result<Answer, Infallible> {
+async fn answer(
+    request: HttpRequest<Incoming>,
+    events: EventSender,
+    luggage: Luggage,
+) -> Result<Answer, Infallible> {
+    if request.uri().path() == "/v1/vm/snapshot" && request.method() == Method::PUT {
+        return Ok(snapshot(request, &events, &luggage).await);
+    }
     let (verb, method) = match request.uri().path() {
         "/v1/vm" => (Verb::Info, Method::GET),
         "/v1/vm/pause" => (Verb::Pause, Method::PUT),
@@ -97,6 +112,8 @@ async fn answer(request: HttpRequest<Incoming>, events: EventSender) -> Result<A
         "/v1/vm/power-button" => (Verb::PowerButton, Method::PUT),
         "/v1/vm/reset" => (Verb::Reset, Method::PUT),
         "/v1/vm/shutdown" => (Verb::Shutdown, Method::PUT),
+        // Its PUT was answered above.
+        "/v1/vm/snapshot" => (Verb::Info, Method::PUT),
         path => {
             return Ok(error(
                 StatusCode::NOT_FOUND,
@@ -114,18 +131,60 @@ async fn answer(request: HttpRequest<Incoming>, events: EventSender) -> Result<A
         }
         return Ok(answer);
     }
-    Ok(match ask(verb, &events).await {
+    Ok(to_answer(ask(verb, &events).await))
+}
+
+/// Begins a snapshot; how it goes is told on the socket that came with the request.
+async fn snapshot(
+    request: HttpRequest<Incoming>,
+    events: &EventSender,
+    luggage: &Luggage,
+) -> Answer {
+    let body = Limited::new(request.into_body(), MAX_BODY).collect().await;
+    let spec = match body.map(|body| serde_json::from_slice(&body.to_bytes())) {
+        Ok(Ok(spec)) => spec,
+        Ok(Err(wrong)) => return error(StatusCode::BAD_REQUEST, wrong.to_string()),
+        Err(wrong) => return error(StatusCode::BAD_REQUEST, wrong.to_string()),
+    };
+    let Ok([target, reports]) = <[OwnedFd; 2]>::try_from(luggage.take()) else {
+        let expected = "Expected two descriptors: the file to be filled and a socket for reports";
+        return error(StatusCode::BAD_REQUEST, expected.to_owned());
+    };
+    let (reply, answer) = oneshot::channel();
+    let order = SnapshotOrder {
+        spec,
+        target: target.into(),
+        reports,
+    };
+    events.send(Event::Snapshot(Box::new(SnapshotRequest { order, reply })));
+    match answer.await.ok() {
+        Some(Ok(_)) => empty(StatusCode::ACCEPTED),
+        other => to_answer(other),
+    }
+}
+
+fn to_answer(answer: Option<Result<Reply, RequestError>>) -> Answer {
+    match answer {
         Some(Ok(Reply::Info(info))) => json(StatusCode::OK, &info),
         Some(Ok(Reply::Done)) => empty(StatusCode::NO_CONTENT),
-        Some(Err(refused @ (RequestError::State(_) | RequestError::NoPowerButton))) => {
-            error(StatusCode::CONFLICT, refused.to_string())
-        }
+        Some(Err(
+            refused @ (RequestError::State(_)
+            | RequestError::NoPowerButton
+            | RequestError::Snapshot(
+                SnapshotRefusal::Busy | SnapshotRefusal::OtherFile { .. },
+            )),
+        )) => error(StatusCode::CONFLICT, refused.to_string()),
+        Some(Err(
+            wrong @ RequestError::Snapshot(
+                SnapshotRefusal::NoDisk { .. } | SnapshotRefusal::Target { .. },
+            ),
+        )) => error(StatusCode::BAD_REQUEST, wrong.to_string()),
         Some(Err(failed)) => error(StatusCode::INTERNAL_SERVER_ERROR, failed.to_string()),
         None => error(
             StatusCode::SERVICE_UNAVAILABLE,
             "The machine has ended".to_owned(),
         ),
-    })
+    }
 }
 
 /// Asks the control thread; nothing when it has ended.

@@ -6,12 +6,14 @@ mod attach;
 pub mod bus;
 pub mod plan;
 
+use std::collections::BTreeMap;
 use std::io;
 use std::iter;
 use std::sync::{Arc, Mutex};
 
 use devices::bus::BusDevice;
 use devices::device::{DeviceId, Memory};
+use devices::disk::RawDisk;
 use devices::legacy::i8042::{self, I8042};
 use devices::legacy::serial::SerialPort;
 use devices::legacy::{ioapic, power};
@@ -54,6 +56,8 @@ pub struct Machine {
     pub(crate) pio: Bus,
     pub(crate) irqchip: Irqchip,
     pub(crate) attached: Vec<Attached>,
+    /// The images of its disks.
+    pub(crate) images: BTreeMap<DeviceId, Arc<RawDisk>>,
 }
 
 /// Why a machine was not built.
@@ -118,6 +122,7 @@ impl Machine {
             pio: Bus::default(),
             irqchip,
             attached: Vec::new(),
+            images: BTreeMap::new(),
         })
     }
 
@@ -136,6 +141,7 @@ impl Machine {
             let device = config.build(&mut host, None)?;
             self.attach(config.id().clone(), config.position(), device)?;
         }
+        self.images = host.into_images();
         Ok(())
     }
 
