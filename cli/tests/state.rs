@@ -318,3 +318,67 @@ fn vm_state_explains_what_it_does_not_understand() {
             .contains("migrate <state> <slot>")
     );
 }
+
+#[test]
+fn state_moves_to_another_host_through_a_pipe() {
+    let (here, there) = (host(), host());
+    done(&here, &["state", "assign", "slot1", "dev"]);
+    write_image(&here, "dev", b"monday");
+    done(&here, &["snapshot", "slot1", "monday"]);
+    write_image(&here, "dev", b"tuesday");
+    done(&here, &["snapshot", "slot1", "tuesday"]);
+    let pipe = |arguments: &[&str]| {
+        let mut export = here
+            .command(arguments)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let stream = export.stdout.take().unwrap();
+        let import = there
+            .command(&["state", "import", "dev"])
+            .stdin(stream)
+            .output()
+            .unwrap();
+        assert!(export.wait().unwrap().success());
+        there.ended(import)
+    };
+    let whole = pipe(&["state", "export", "dev@monday"]);
+    assert_eq!(
+        whole.stdout, "State 'dev' imported, with its snapshot monday\n",
+        "{whole:?}"
+    );
+    let changes = pipe(&["state", "export", "dev@tuesday", "--since", "monday"]);
+    assert_eq!(
+        changes.stdout, "Snapshot dev@tuesday imported\n",
+        "{changes:?}"
+    );
+    assert_eq!(read_image(&there, "dev"), "monday");
+    done(&there, &["state", "restore", "tuesday", "next"]);
+    assert_eq!(read_image(&there, "next"), "tuesday");
+}
+
+#[test]
+fn state_moves_through_a_file() {
+    let host = host();
+    done(&host, &["state", "create", "dev"]);
+    write_image(&host, "dev", b"kept");
+    let file = host.path("dev.state");
+    let file = file.to_str().unwrap();
+    done(&host, &["state", "export", "dev", file]);
+    done(&host, &["state", "import", "again", file]);
+    assert_eq!(read_image(&host, "again"), "kept");
+    fs::write(file, "something else").unwrap();
+    let refused = host.run(&["state", "import", "third", file]);
+    assert_eq!(refused.code, Some(1));
+    assert!(
+        refused
+            .stderr
+            .contains("does not begin like an exported state"),
+        "{refused:?}"
+    );
+    let refused = host.run(&["state", "export", "dev", "--since", "x"]);
+    assert!(
+        refused.stderr.contains("export a snapshot of it"),
+        "{refused:?}"
+    );
+}

@@ -21,7 +21,7 @@ pub(crate) use self::host::{Completion, Doctor};
 pub(crate) use self::net::NetCommand;
 pub(crate) use self::slot::{ConsoleArgs, Logs, Run, SlotArg, Ssh, Status, Stop, VsockConnect};
 pub(crate) use self::state::{
-    Assign, Delete, Fsck, Gc, Reset, Snapshot, Source, StateCommand, Target,
+    Assign, Delete, Export, Fsck, Gc, Import, Reset, Snapshot, Source, StateCommand, Target,
 };
 
 /// Runs slots: microVMs with a fixed network identity and portable state.

@@ -1,5 +1,7 @@
 //! `state` and `snapshot`.
 
+use std::path::PathBuf;
+
 use clap::{Args, Subcommand};
 use store::{Name, Retention, SnapshotRef};
 
@@ -84,6 +86,10 @@ Examples:
     Reset(Reset),
     /// Remove old snapshots
     Gc(Gc),
+    /// Write a state or a snapshot to a file or pipe
+    Export(Export),
+    /// Make a state, or a snapshot of one, from what was exported
+    Import(Import),
     /// Find what is not as it should be, and explain it
     Fsck(Fsck),
 }
@@ -164,6 +170,54 @@ pub(crate) struct Gc {
     /// Only say what would be removed
     #[arg(long)]
     pub(crate) dry_run: bool,
+}
+
+/// `state export`
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Compressed, without holes, each part with a digest. Only a snapshot can be sent as changes or go on
+after a break: a state may be different the next time.
+
+Examples:
+  slotvmm state export dev-env | ssh other slotvmm state import dev-env
+  slotvmm state export dev-env@monday monday.state
+  slotvmm state export dev-env@tuesday --since monday | ssh other slotvmm state import dev-env
+  slotvmm state export dev-env@monday --from 1073741824 | ssh other slotvmm state import dev-env"
+)]
+pub(crate) struct Export {
+    /// Name of the state, or STATE@SNAPSHOT
+    #[arg(value_name = "STATE[@SNAPSHOT]")]
+    pub(crate) source: Target,
+    /// Where to; standard output if left out
+    pub(crate) file: Option<PathBuf>,
+    /// Send only what differs from this snapshot, which the other side has
+    #[arg(long, value_name = "SNAPSHOT")]
+    pub(crate) since: Option<Name>,
+    /// Go on at this byte of the image, as an interrupted import says
+    #[arg(
+        long,
+        value_name = "BYTES",
+        default_value_t = 0,
+        conflicts_with = "since"
+    )]
+    pub(crate) from: u64,
+}
+
+/// `state import`
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Everything of a snapshot makes a new state that has the snapshot as well; changes make a snapshot of
+a state that is there.
+
+Examples:
+  slotvmm state import dev-env monday.state
+  ssh other slotvmm state export dev-env | slotvmm state import dev-env"
+)]
+pub(crate) struct Import {
+    /// Name of the state
+    pub(crate) state: Name,
+    /// Where from; standard input if left out
+    pub(crate) file: Option<PathBuf>,
 }
 
 /// `state fsck`

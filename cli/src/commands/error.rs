@@ -10,6 +10,7 @@ use hostnet::plan::PlanError;
 use hostnet::slot::{NameError, SlotName};
 use hostnet::tap::TapError;
 use hostnet::world::WorldError;
+use store::transfer::TransferError;
 use store::{MigrateError, StoreError};
 use vmm::arch::smbios::SmbiosError;
 use vmm::kvm::KvmError;
@@ -41,6 +42,12 @@ pub(crate) enum CommandError {
     /// A state was not moved.
     #[error(transparent)]
     Migrate(#[from] MigrateError),
+    /// A state was not exported or imported.
+    #[error(transparent)]
+    Transfer(#[from] TransferError),
+    /// Nobody wants to read a stream.
+    #[error("The stream would go to a terminal: name a file, or redirect standard output")]
+    Terminal,
     /// A slot has an image of its own, or none.
     #[error(
         "{slot} has no state: `slotvmm state assign {slot} <state>` gives it one, \
@@ -182,7 +189,11 @@ impl CommandError {
             Self::Config(_) | Self::Open(_) | Self::NoBridge { .. } => Exit::Config,
             Self::Disk(error) => of_disk(error),
             Self::Store(error) | Self::Migrate(MigrateError::Store(error)) => of_store(error),
-            Self::Migrate(_) | Self::NoState { .. } | Self::Aborted => Exit::Failed,
+            Self::Transfer(TransferError::Store(error)) => of_store(error),
+            Self::Terminal => Exit::Usage,
+            Self::Transfer(_) | Self::Migrate(_) | Self::NoState { .. } | Self::Aborted => {
+                Exit::Failed
+            }
             Self::RunDir {
                 source: RunDirError::AlreadyRunning { .. },
                 ..

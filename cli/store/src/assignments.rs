@@ -183,7 +183,8 @@ pub(crate) fn free_backup(image: &Path) -> PathBuf {
     backup
 }
 
-fn write_json(path: &Path, value: &impl Serialize) -> Result<(), StoreError> {
+/// Writes a small JSON file: readers see the old content or the new one.
+pub(crate) fn write_json(path: &Path, value: &impl Serialize) -> Result<(), StoreError> {
     let mut text = serde_json::to_vec_pretty(value)
         .map_err(|error| StoreError::at("describe", path)(error.into()))?;
     text.push(b'\n');

@@ -39,17 +39,27 @@ impl Building {
     ///
     /// # Errors
     /// When somebody else is making it, or the host refuses.
-    pub(crate) fn begin(_locked: &Locked<'_>, place: &Path) -> Result<Self, StoreError> {
+    pub(crate) fn begin(locked: &Locked<'_>, place: &Path) -> Result<Self, StoreError> {
         let dir = beside(place, NEW);
+        refuse_while_alive(&dir)?;
+        durable::remove_tree(&dir)?;
+        Self::go_on(locked, place, dir)
+    }
+
+    /// As [`Self::begin`], in the directory `dir` with what is in it.
+    ///
+    /// # Errors
+    /// As [`Self::begin`].
+    pub(crate) fn go_on(
+        _locked: &Locked<'_>,
+        place: &Path,
+        dir: PathBuf,
+    ) -> Result<Self, StoreError> {
+        refuse_while_alive(&dir)?;
         match fs::create_dir(&dir) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                refuse_while_alive(&dir)?;
-                durable::remove_tree(&dir)?;
-                fs::create_dir(&dir)
-            }
-            result => result,
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            result => result.map_err(StoreError::at("create directory", &dir))?,
         }
-        .map_err(StoreError::at("create directory", &dir))?;
         let lock = File::open(&dir).map_err(StoreError::at("open", &dir))?;
         flock(&lock, FlockOperation::NonBlockingLockExclusive)
             .map_err(|errno| StoreError::at("lock", &dir)(errno.into()))?;

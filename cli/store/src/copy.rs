@@ -80,7 +80,7 @@ pub fn copy_image(
 }
 
 /// The next range of data at or after `at`. A file system without holes is all data.
-fn next_data(from: &File, at: u64, length: u64) -> io::Result<Option<(u64, u64)>> {
+pub(crate) fn next_data(from: &File, at: u64, length: u64) -> io::Result<Option<(u64, u64)>> {
     if at >= length {
         return Ok(None);
     }

@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use crate::assignments::{self, Assignments};
-use crate::building::leftovers;
+use crate::building::{is_alive, leftovers};
 use crate::error::StoreError;
-use crate::layout::{IMAGE, Layout, NEW, names};
+use crate::layout::{IMAGE, Layout, NEW, PART, names};
 use crate::name::Name;
 use crate::snapshot::{self, Manifest};
 use crate::store::{Store, recover};
@@ -177,6 +177,14 @@ fn undecided(layout: &Layout) -> Result<Vec<(PathBuf, String)>, StoreError> {
                  assign another to one of them"
             );
             found.push((layout.assignments.clone(), text));
+        }
+    }
+    for entry in durable::entries(&layout.states())? {
+        let path = layout.states().join(&entry);
+        if entry.starts_with(PART) && !is_alive(&path)? {
+            let text = "an import that broke off: export again with the `--from` that it said, or \
+                        remove this directory";
+            found.push((path, text.to_owned()));
         }
     }
     for state in layout.all_states()? {

@@ -10,6 +10,8 @@ use crate::name::Name;
 pub(crate) const NEW: &str = ".new-";
 /// Begins the name of something that is being removed.
 pub(crate) const OLD: &str = ".old-";
+/// Begins the name of a state whose import was interrupted and can go on.
+pub(crate) const PART: &str = ".part-";
 /// Name of every image.
 pub(crate) const IMAGE: &str = "data.img";
 /// Name of a snapshot's description.

@@ -30,6 +30,7 @@ pub mod snapshot;
 mod store;
 #[cfg(test)]
 mod tests;
+pub mod transfer;
 mod verbs;
 
 pub use self::assignments::Assignments;

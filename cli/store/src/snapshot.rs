@@ -187,6 +187,15 @@ impl Pending {
         Ok(manifest)
     }
 
+    /// As [`Self::commit`], for a copy of a snapshot that was taken elsewhere.
+    pub(crate) fn commit_as(self, manifest: &Manifest) -> Result<(), StoreError> {
+        image::protect(&self.image_path)?;
+        self.image
+            .sync_all()
+            .map_err(StoreError::at("write to disk", &self.image_path))?;
+        self.finish(manifest)
+    }
+
     /// As [`Self::commit`], for a state that has no image yet.
     ///
     /// # Errors
@@ -236,7 +245,8 @@ impl Pending {
     }
 }
 
-fn write_manifest(dir: &Path, manifest: &Manifest) -> Result<(), StoreError> {
+/// Writes `manifest.json` into the directory of a snapshot.
+pub(crate) fn write_manifest(dir: &Path, manifest: &Manifest) -> Result<(), StoreError> {
     let path = dir.join(MANIFEST);
     let mut text = serde_json::to_vec_pretty(manifest)
         .map_err(|error| StoreError::at("describe", &path)(error.into()))?;

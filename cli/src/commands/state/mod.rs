@@ -6,10 +6,11 @@ mod control;
 mod list;
 mod say;
 mod tidy;
+mod transfer;
 
 use hostnet::slot::SlotName;
 use indicatif::{ProgressBar, ProgressStyle};
-use store::{Name, Store, StoreError};
+use store::{Name, Store};
 
 pub(super) use self::change::snapshot;
 pub(crate) use self::say::{Colours, tagged};
@@ -31,6 +32,8 @@ pub(super) fn state(command: &StateCommand, context: &Context) -> Result<Exit, C
         StateCommand::Restore { snapshot, new } => change::restore(snapshot, new, context),
         StateCommand::Reset(args) => tidy::reset(args, context),
         StateCommand::Gc(args) => tidy::gc(args, context),
+        StateCommand::Export(args) => transfer::export(args, context.text_only("state export")?),
+        StateCommand::Import(args) => transfer::import(args, context),
         StateCommand::Fsck(args) => tidy::fsck(args, context),
     }
 }
@@ -64,10 +67,10 @@ fn state_of(slot: &Name, store: &Store) -> Result<Name, CommandError> {
 }
 
 /// Runs something that copies an image, with a bar on a terminal.
-fn with_progress<T>(
+fn with_progress<T, E>(
     what: &str,
-    copy: impl FnOnce(store::Progress<'_>) -> Result<T, StoreError>,
-) -> Result<T, StoreError> {
+    copy: impl FnOnce(store::Progress<'_>) -> Result<T, E>,
+) -> Result<T, E> {
     let bar = ProgressBar::new(0);
     let style = ProgressStyle::with_template("{msg} {wide_bar} {bytes}/{total_bytes} {eta}");
     bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));

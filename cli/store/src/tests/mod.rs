@@ -5,6 +5,7 @@ mod migrate;
 mod race;
 mod snapshot;
 mod space;
+mod transfer;
 mod tree;
 mod verbs;
 
@@ -45,7 +46,7 @@ pub(crate) struct Fixture {
 impl Fixture {
     /// An empty store.
     pub(crate) fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = memory_dir();
         let store = open(dir.path());
         Self {
             _no_forks: no_forks(),

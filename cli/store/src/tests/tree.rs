@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
-use std::process::Command;
 
 use super::{name, open};
+use crate::transfer::{Export, TransferError};
 use crate::{
     Conflict, ControlError, Keep, MigrateError, Name, Retention, SlotControl, Store, StoreError,
 };
@@ -59,13 +59,18 @@ fn digest(bytes: &[u8]) -> String {
 
 /// Names in the store that begin with a dot, but for the store's lock.
 pub(crate) fn hidden(root: &Path) -> Vec<String> {
-    let output = Command::new("find")
-        .arg(root)
-        .args(["-name", ".*"])
-        .output();
-    let text = String::from_utf8(output.unwrap().stdout).unwrap();
-    let lines = text.lines().map(str::to_owned);
-    lines.filter(|line| !line.ends_with("/.lock")).collect()
+    let mut found = Vec::new();
+    for entry in fs::read_dir(root).unwrap().flatten() {
+        let path = entry.path();
+        let name = entry.file_name().into_string().unwrap();
+        if entry.file_type().unwrap().is_dir() {
+            found.extend(hidden(&path));
+        }
+        if name.starts_with('.') && name != ".lock" {
+            found.push(path.display().to_string());
+        }
+    }
+    found
 }
 
 /// An image of three ranges of data and holes between them.
@@ -119,11 +124,24 @@ impl SlotControl for Off {
     }
 }
 
+/// Imports what is exported, as `new`.
+fn import(store: &Store, what: &Export) -> Result<(), StoreError> {
+    let store_error = |error| match error {
+        TransferError::Store(error) => error,
+        other => unreachable!("{other}"),
+    };
+    let exported = store
+        .export(what, Vec::new(), &|_, _| ())
+        .map_err(store_error)?;
+    let imported = store.import(&name("new"), exported.as_slice(), &|_, _| ());
+    imported.map(drop).map_err(store_error)
+}
+
 /// A verb on a furnished store.
 pub(crate) type Act = fn(&Store) -> Result<(), StoreError>;
 
 /// Every verb that changes a store, in each of its ways.
-pub(crate) const ACTS: [(&str, Act); 19] = [
+pub(crate) const ACTS: [(&str, Act); 21] = [
     ("create", |store| store.create(&name("new"))),
     ("snapshot", |store| {
         store
@@ -198,6 +216,15 @@ pub(crate) const ACTS: [(&str, Act); 19] = [
     }),
     ("gc", |store| {
         store.gc(&name("web"), &Retention::newest(1)).map(drop)
+    }),
+    ("import", |store| import(store, &Export::State(name("web")))),
+    ("import a snapshot", |store| {
+        let whole = Export::Snapshot {
+            snapshot: "web@base".parse().unwrap(),
+            since: None,
+            from: 0,
+        };
+        import(store, &whole)
     }),
     ("repair", |store| {
         store.fsck(crate::fsck::Mode::Repair).map(drop)
