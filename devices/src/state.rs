@@ -2,6 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::device::DeviceId;
+use crate::vhost_user::VhostUserError;
+
 /// The saved state of one device. Untrusted when it is read back.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StateBlob {
@@ -13,7 +16,7 @@ pub struct StateBlob {
     pub bytes: Vec<u8>,
 }
 
-/// Most bytes a device's own state may take.
+/// Most bytes a device's own state may take, unless the device has reason to say otherwise.
 pub const MAX_STATE_BYTES: usize = 1 << 20;
 
 impl StateBlob {
@@ -42,17 +45,27 @@ impl StateBlob {
         kind: &str,
         version: u16,
     ) -> Result<T, StateError> {
-        if self.kind != kind || self.version != version || self.bytes.len() > MAX_STATE_BYTES {
-            return Err(StateError::Foreign {
-                kind: self.kind.clone(),
-                version: self.version,
-                expected: format!("{kind} version {version}"),
-            });
-        }
+        self.check(kind, version, MAX_STATE_BYTES)?;
         postcard::from_bytes(&self.bytes).map_err(|source| StateError::Decode {
             kind: kind.to_owned(),
             source,
         })
+    }
+
+    /// Checks that this is a state of the given kind and version, in at most `limit` bytes.
+    ///
+    /// # Errors
+    /// When it is not.
+    pub fn check(&self, kind: &str, version: u16, limit: usize) -> Result<(), StateError> {
+        if self.kind != kind || self.version != version || self.bytes.len() > limit {
+            return Err(StateError::Foreign {
+                kind: self.kind.clone(),
+                version: self.version,
+                bytes: self.bytes.len(),
+                expected: format!("{kind} version {version} in at most {limit} bytes"),
+            });
+        }
+        Ok(())
     }
 }
 
@@ -72,12 +85,14 @@ pub enum StateError {
         source: postcard::Error,
     },
     /// The state is of another kind or version.
-    #[error("Saved state is {kind} version {version}, expected {expected}")]
+    #[error("Saved state is {kind} version {version} in {bytes} bytes, expected {expected}")]
     Foreign {
         /// Kind found.
         kind: String,
         /// Version found.
         version: u16,
+        /// Its length.
+        bytes: usize,
         /// What this build reads.
         expected: String,
     },
@@ -89,6 +104,30 @@ pub enum StateError {
         /// What the decoder said.
         #[source]
         source: postcard::Error,
+    },
+    /// The process that serves the device did not hand over what it knows.
+    #[error(
+        "Device {id}: its backend did not hand over its state; those that slotvmm starts \
+         (`source = …`) and virtiofsd 1.11 or later can"
+    )]
+    NotSaved {
+        /// The device.
+        id: DeviceId,
+        /// What became of it.
+        #[source]
+        source: VhostUserError,
+    },
+    /// The process that is to serve the device does not go on with what another one knew.
+    #[error(
+        "Device {id}: its backend does not go on with the saved state, expected one of the same \
+         kind and version as the one that saved it"
+    )]
+    NotRestored {
+        /// The device.
+        id: DeviceId,
+        /// What became of it.
+        #[source]
+        source: VhostUserError,
     },
     /// A field contradicts the configuration or guest memory.
     #[error("Saved state of a {kind} device has an impossible {field}")]

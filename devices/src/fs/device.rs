@@ -7,6 +7,7 @@ use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
 
 use super::config::{FsConfig, MAX_REQUEST_QUEUES, MAX_TAG_BYTES};
 use super::link::Link;
+use super::state::{self, Known};
 use super::watch::Watch;
 use crate::device::{
     ActivateError, Activation, DeviceError, DeviceId, DeviceKind, DeviceSpec, Stopped, VirtioDevice,
@@ -15,9 +16,6 @@ use crate::registry::BuildError;
 use crate::state::{StateBlob, StateError};
 use crate::vhost_user::{Connect, VhostUserError};
 use crate::worker::Worker;
-
-const STATE_KIND: &str = "fs";
-const STATE_VERSION: u16 = 1;
 
 /// Large enough for requests of 1 MiB, in pages, from drivers without indirect descriptors; a
 /// driver sizes its requests by it even when it has them.
@@ -47,15 +45,17 @@ pub struct Fs {
     /// The way to the backend; with the worker while there is one, and gone when that panicked.
     link: Option<Link>,
     worker: Option<Worker<Watch>>,
+    known: Known,
 }
 
 impl Fs {
     /// Builds a share on the backend that `connect` leads to, which has to answer now: what it
-    /// offers is what the driver is offered.
+    /// offers is what the driver is offered. With a `saved` state, the backend goes on with what
+    /// the one knew that was saved.
     ///
     /// # Errors
     /// When tag or queues are out of range, the backend is not there or of no use, or the saved
-    /// state is not that of a share.
+    /// state is not that of a share, or not one that the backend takes.
     pub fn build(
         config: &FsConfig,
         connect: Box<dyn Connect>,
@@ -63,14 +63,6 @@ impl Fs {
     ) -> Result<Self, BuildError> {
         let id = config.id.clone();
         check(config)?;
-        if let Some(saved) = saved {
-            saved
-                .decode::<()>(STATE_KIND, STATE_VERSION)
-                .map_err(|source| BuildError::State {
-                    id: id.clone(),
-                    source,
-                })?;
-        }
         let link = Link::open(id.clone(), connect, config.on_exit);
         let (link, offer) = link
             .and_then(|link| Ok((Offer::of(&link, config.queues)?, link)))
@@ -79,6 +71,14 @@ impl Fs {
                 id: id.clone(),
                 source,
             })?;
+        let known = match &saved {
+            None => Ok(Known::Nothing),
+            Some(saved) => state::restore(&id, saved, link.connection.as_ref()),
+        };
+        let known = known.map_err(|source| BuildError::State {
+            id: id.clone(),
+            source,
+        })?;
         Ok(Self {
             id,
             spec: DeviceSpec {
@@ -89,6 +89,7 @@ impl Fs {
             config_space: config_space(&config.tag, offer.request_queues),
             link: Some(link),
             worker: None,
+            known,
         })
     }
 
@@ -201,6 +202,7 @@ impl VirtioDevice for Fs {
             action: "start the thread of the share",
             source,
         })?);
+        self.known = Known::Session;
         Ok(())
     }
 
@@ -217,7 +219,13 @@ impl VirtioDevice for Fs {
         if self.worker.is_some() {
             return Err(StateError::Active);
         }
-        StateBlob::encode(STATE_KIND, STATE_VERSION, &())
+        match self.known {
+            Known::Nothing => state::unused(),
+            Known::Session => {
+                let link = self.link.as_ref();
+                state::of(&self.id, link.and_then(|link| link.connection.as_ref()))
+            }
+        }
     }
 }
 

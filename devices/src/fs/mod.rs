@@ -16,11 +16,14 @@
 //!
 //! A driver that resets the device leaves Refusing and Broken, and gets a new backend when the old
 //! one is gone.
+//!
+//! A share is saved by asking the backend what it has to remember; another backend goes on with it.
 
 mod config;
 mod device;
 mod link;
 mod refuse;
+mod state;
 mod watch;
 
 #[cfg(test)]

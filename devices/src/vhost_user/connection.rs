@@ -1,12 +1,13 @@
 //! A connected backend.
 
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use vhost::vhost_user::message::{
-    VhostUserHeaderFlag, VhostUserProtocolFeatures, VhostUserVirtioFeatures,
+    VhostTransferStateDirection, VhostTransferStatePhase, VhostUserHeaderFlag,
+    VhostUserProtocolFeatures, VhostUserVirtioFeatures,
 };
 use vhost::vhost_user::{Frontend, VhostUserFrontend};
 use vhost::{VhostBackend, VhostUserMemoryRegionInfo};
@@ -14,7 +15,7 @@ use virtio_queue::QueueT;
 use vm_memory::GuestMemoryBackend;
 use vmm_sys_util::eventfd::EventFd;
 
-use super::{Connect, VhostUserError, ring};
+use super::{Connect, TransferLimits, VhostUserError, ring, transfer};
 use crate::device::{ActiveQueue, Memory};
 
 /// How long a backend may take for one answer before it counts as dead: stopping waits for what is
@@ -35,6 +36,7 @@ pub struct Connection {
     frontend: Frontend,
     socket: UnixStream,
     features: u64,
+    protocol: VhostUserProtocolFeatures,
     queues: u16,
 }
 
@@ -63,11 +65,12 @@ impl Connection {
         frontend
             .set_features(PROTOCOL_FEATURES)
             .map_err(failed("take its features"))?;
-        let queues = agree(&mut frontend)?;
+        let (protocol, queues) = agree(&mut frontend)?;
         Ok(Self {
             frontend,
             socket,
             features: offered & !PROTOCOL_FEATURES,
+            protocol,
             queues,
         })
     }
@@ -178,6 +181,74 @@ impl Connection {
         Ok(())
     }
 
+    /// What it has to remember of the driver beyond the queues, in a form of its own. Only while it
+    /// serves no queue.
+    ///
+    /// # Errors
+    /// When it has no such form, fails, is gone, or exceeds `limits`.
+    pub fn save(&self, limits: TransferLimits) -> Result<Vec<u8>, VhostUserError> {
+        let (reader, writer) = std::io::pipe().map_err(VhostUserError::Transfer)?;
+        self.begin_transfer(VhostTransferStateDirection::SAVE, writer.into())?;
+        let state = transfer::receive(reader, limits);
+        // Asked after a failure as well: that ends the transfer for the backend, which would refuse
+        // the next one.
+        let ended = self
+            .frontend
+            .check_device_state()
+            .map_err(failed("write its state down"));
+        let state = state?;
+        ended?;
+        Ok(state)
+    }
+
+    /// Gives it the `state` that another one of its kind saved. Only before it serves a queue.
+    ///
+    /// # Errors
+    /// When it does not take it, is gone, or exceeds `limits`; it has to be dropped then.
+    pub fn restore(&self, state: &[u8], limits: TransferLimits) -> Result<(), VhostUserError> {
+        if state.len() > limits.bytes {
+            return Err(VhostUserError::StateTooLong {
+                limit: limits.bytes,
+            });
+        }
+        let (reader, writer) = std::io::pipe().map_err(VhostUserError::Transfer)?;
+        self.begin_transfer(VhostTransferStateDirection::LOAD, reader.into())?;
+        transfer::send(writer, state, limits)?;
+        self.frontend
+            .check_device_state()
+            .map_err(failed("go on with a saved state"))
+    }
+
+    /// Whether it can be asked for its state at all.
+    pub fn has_state(&self) -> bool {
+        self.protocol
+            .contains(VhostUserProtocolFeatures::DEVICE_STATE)
+    }
+
+    /// Gives it its end of the pipe.
+    fn begin_transfer(
+        &self,
+        direction: VhostTransferStateDirection,
+        end: OwnedFd,
+    ) -> Result<(), VhostUserError> {
+        if !self.has_state() {
+            return Err(VhostUserError::NoDeviceState);
+        }
+        // The only phase there is. A backend may answer with a pipe of its own; none does.
+        let phase = VhostTransferStatePhase::STOPPED;
+        let other = self
+            .frontend
+            .set_device_state_fd(direction, phase, end)
+            .map_err(failed("take a pipe for its state"))?;
+        match other {
+            None => Ok(()),
+            Some(_) => Err(VhostUserError::Request {
+                action: "take a pipe for its state",
+                source: vhost::Error::VhostUserProtocol(vhost::vhost_user::Error::InvalidMessage),
+            }),
+        }
+    }
+
     /// Sets the positions of queues whose backend is gone, so that everything it left unanswered
     /// is served again.
     pub fn recover(memory: &Memory, queues: &mut [ActiveQueue]) {
@@ -207,12 +278,15 @@ fn limit_waits(stream: &UnixStream) -> std::io::Result<()> {
     stream.set_write_timeout(Some(ANSWER_LIMIT))
 }
 
-/// Agrees on protocol features. Returns how many queues the backend serves.
-fn agree(frontend: &mut Frontend) -> Result<u16, VhostUserError> {
+/// Agrees on protocol features. Returns them, and how many queues the backend serves.
+fn agree(frontend: &mut Frontend) -> Result<(VhostUserProtocolFeatures, u16), VhostUserError> {
     let offered = frontend
         .get_protocol_features()
         .map_err(failed("name its protocol features"))?;
-    let wanted = offered & (VhostUserProtocolFeatures::MQ | VhostUserProtocolFeatures::REPLY_ACK);
+    let wanted = offered
+        & (VhostUserProtocolFeatures::MQ
+            | VhostUserProtocolFeatures::REPLY_ACK
+            | VhostUserProtocolFeatures::DEVICE_STATE);
     frontend
         .set_protocol_features(wanted)
         .map_err(failed("take its protocol features"))?;
@@ -220,12 +294,13 @@ fn agree(frontend: &mut Frontend) -> Result<u16, VhostUserError> {
         frontend.set_hdr_flags(VhostUserHeaderFlag::NEED_REPLY);
     }
     if !wanted.contains(VhostUserProtocolFeatures::MQ) {
-        return Ok(DEFAULT_QUEUES);
+        return Ok((wanted, DEFAULT_QUEUES));
     }
     let queues = frontend
         .get_queue_num()
         .map_err(failed("count its queues"))?;
-    Ok(u16::try_from(queues).unwrap_or(MAX_QUEUES).min(MAX_QUEUES))
+    let queues = u16::try_from(queues).unwrap_or(MAX_QUEUES).min(MAX_QUEUES);
+    Ok((wanted, queues))
 }
 
 fn failed(action: &'static str) -> impl Fn(vhost::Error) -> VhostUserError {

@@ -8,12 +8,17 @@
 
 mod connection;
 pub(crate) mod ring;
+mod transfer;
+
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 use std::io;
 use std::os::unix::net::UnixStream;
 
 pub use connection::{Connection, Lines};
+pub use transfer::TransferLimits;
 
 /// Leads to a backend.
 pub trait Connect: fmt::Debug + Send {
@@ -55,6 +60,21 @@ pub enum VhostUserError {
         served: u16,
         /// Queues the device needs.
         needed: u16,
+    },
+    /// It is gone, and no other one took over.
+    #[error("Backend is gone")]
+    Gone,
+    /// It keeps its state to itself.
+    #[error("Backend does not offer VHOST_USER_PROTOCOL_F_DEVICE_STATE")]
+    NoDeviceState,
+    /// Its state did not come, or was not taken, in time or at all.
+    #[error("Backend's state did not get through the pipe")]
+    Transfer(#[source] io::Error),
+    /// Its state is longer than anything it may be asked to remember.
+    #[error("Backend's state is longer than {limit} bytes")]
+    StateTooLong {
+        /// The limit, in bytes.
+        limit: usize,
     },
     /// Guest RAM cannot be shared with another process.
     #[error("Guest RAM is private to this process, expected shared memory behind a descriptor")]

@@ -2,6 +2,7 @@
 
 mod device;
 mod exits;
+mod saving;
 
 use proptest::prelude::{any, prop, proptest};
 

@@ -27,6 +27,20 @@ pub enum Behaviour {
     Swallow,
 }
 
+/// What a backend does when it is asked for its state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Remembering {
+    /// Hands over what it was given, or a state of its own.
+    #[default]
+    Faithful,
+    /// Knows no states.
+    Never,
+    /// Takes the pipe and leaves it open.
+    Stuck,
+    /// Says in the end that it failed.
+    Failing,
+}
+
 /// Starts backends, and remembers what they went through. Clones share everything.
 #[derive(Debug, Clone)]
 pub struct Backends(Arc<Mutex<Notes>>, Arc<EventFd>);
@@ -34,6 +48,9 @@ pub struct Backends(Arc<Mutex<Notes>>, Arc<EventFd>);
 #[derive(Debug, Default)]
 struct Notes {
     behaviour: Behaviour,
+    remembering: Remembering,
+    /// The state that the last of them was given.
+    state: Option<Vec<u8>>,
     /// Backends that may still be started.
     left: Option<usize>,
     started: usize,
@@ -61,6 +78,21 @@ impl Backends {
     /// Changes what backends do with requests from now on.
     pub fn behave(&self, behaviour: Behaviour) {
         self.notes().behaviour = behaviour;
+    }
+
+    /// Changes what backends do with states from now on.
+    pub fn remember(&self, remembering: Remembering) {
+        self.notes().remembering = remembering;
+    }
+
+    /// The state that a backend was given last.
+    pub fn state(&self) -> Option<Vec<u8>> {
+        self.notes().state.clone()
+    }
+
+    /// Gives the next backends a state to hand over.
+    pub fn set_state(&self, state: &[u8]) {
+        self.notes().state = Some(state.to_vec());
     }
 
     /// Only so many more backends start; then connecting fails.

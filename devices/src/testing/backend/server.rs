@@ -16,7 +16,7 @@ use virtio_queue::{Queue, QueueOwnedT, QueueT};
 use vm_memory::{FileOffset, GuestAddress};
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 
-use super::{Backends, Behaviour};
+use super::{Backends, Behaviour, Remembering};
 use crate::device::Memory;
 
 const QUEUES: u32 = 4;
@@ -38,6 +38,8 @@ pub(super) struct Server {
     table: Vec<(u64, u64, u64)>,
     event_idx: bool,
     rings: BTreeMap<u32, Ring>,
+    /// The end of a pipe, of a transfer that is under way.
+    transfer: Option<(VhostTransferStateDirection, File)>,
 }
 
 struct Ring {
@@ -60,6 +62,7 @@ impl Server {
             table: Vec::new(),
             event_idx: false,
             rings: BTreeMap::new(),
+            transfer: None,
         }
     }
 
@@ -270,7 +273,11 @@ impl VhostUserBackendReqHandlerMut for Server {
     }
 
     fn get_protocol_features(&mut self) -> Result<VhostUserProtocolFeatures> {
-        Ok(VhostUserProtocolFeatures::MQ | VhostUserProtocolFeatures::REPLY_ACK)
+        let features = VhostUserProtocolFeatures::MQ | VhostUserProtocolFeatures::REPLY_ACK;
+        Ok(match self.backends.notes().remembering {
+            Remembering::Never => features,
+            _ => features | VhostUserProtocolFeatures::DEVICE_STATE,
+        })
     }
 
     fn set_protocol_features(&mut self, _features: u64) -> Result<()> {
@@ -329,15 +336,37 @@ impl VhostUserBackendReqHandlerMut for Server {
 
     fn set_device_state_fd(
         &mut self,
-        _: VhostTransferStateDirection,
+        direction: VhostTransferStateDirection,
         _: VhostTransferStatePhase,
-        _: File,
+        mut pipe: File,
     ) -> Result<Option<File>> {
-        Err(NOT_HERE)
+        let notes = self.backends.notes();
+        let saves = matches!(direction, VhostTransferStateDirection::SAVE);
+        if saves && notes.remembering != Remembering::Stuck {
+            // Shorter than what a pipe holds, so nobody has to read meanwhile.
+            let state = notes.state.as_deref().unwrap_or(b"a state");
+            return match pipe.write_all(state) {
+                Ok(()) => Ok(None),
+                Err(error) => Err(Error::ReqHandlerError(error)),
+            };
+        }
+        self.transfer = Some((direction, pipe));
+        Ok(None)
     }
 
     fn check_device_state(&mut self) -> Result<()> {
-        Err(NOT_HERE)
+        let transfer = self.transfer.take();
+        let mut notes = self.backends.notes();
+        if notes.remembering != Remembering::Faithful {
+            return Err(NOT_HERE);
+        }
+        if let Some((VhostTransferStateDirection::LOAD, mut pipe)) = transfer {
+            let mut state = Vec::new();
+            pipe.read_to_end(&mut state)
+                .map_err(Error::ReqHandlerError)?;
+            notes.state = Some(state);
+        }
+        Ok(())
     }
 
     fn get_shmem_config(&mut self) -> Result<VhostUserShMemConfig> {
