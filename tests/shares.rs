@@ -162,6 +162,27 @@ fn share_outlives_pauses_and_another_driver() -> Result<()> {
 }
 
 #[test]
+fn guest_that_reboots_with_a_mounted_share_mounts_it_again() -> Result<()> {
+    let Some(lab) = Lab::enter()? else {
+        return Ok(());
+    };
+    let slot = slot(&lab, "")?;
+    plant(&source(&slot), 100)?;
+    for _ in 0..2 {
+        let mut vm = slot.boot()?;
+        let backend = wait_child(vm.pid(), None)?;
+        vm.guest.run(MOUNT)?;
+        expect_tree(&mut vm, &slot)?;
+        // A file is open, nothing is unmounted.
+        vm.guest.run("exec 9<dir0000/file5")?;
+        vm.guest.send("reboot -f")?;
+        vm.wait()?.expect_code(10)?;
+        wait_gone(backend)?;
+    }
+    Ok(())
+}
+
+#[test]
 fn guest_does_not_notice_that_its_backend_is_killed() -> Result<()> {
     let Some(lab) = Lab::enter()? else {
         return Ok(());
