@@ -18,6 +18,13 @@ pub(crate) struct Snapshot {
     pub(crate) slot: Name,
     /// Name of the new snapshot
     pub(crate) snapshot: Name,
+    /// Copy at most so many MiB a second, where blocks cannot be shared; writes of the guest do not
+    /// wait for that
+    #[arg(long, value_name = "MIB")]
+    pub(crate) rate: Option<u32>,
+    /// Give up when the guest would be halted for longer
+    #[arg(long, value_name = "MS", default_value_t = 1000)]
+    pub(crate) pause_limit: u32,
 }
 
 // Arguments of `state`.

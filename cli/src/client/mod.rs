@@ -2,6 +2,7 @@
 //! request per connection.
 
 mod http;
+mod snapshot;
 
 use std::io::{self, Write as _};
 use std::os::unix::net::UnixStream;
@@ -13,6 +14,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use self::http::Malformed;
+pub(crate) use self::snapshot::{Following, Interrupts, SnapshotFailure};
 
 /// How long a request may take. The slot answers at once; what takes long happens after the answer.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -100,7 +102,16 @@ impl Client {
             ask.line()
         );
         stream.write_all(request.as_bytes()).map_err(talk)?;
-        let answer = http::read(&mut stream).map_err(talk)?;
+        self.read_answer(&mut stream, ask.line())
+    }
+
+    /// Reads the answer to `request`: its body when it is a success.
+    fn read_answer(
+        &self,
+        stream: &mut UnixStream,
+        request: &'static str,
+    ) -> Result<Vec<u8>, ClientError> {
+        let answer = http::read(stream).map_err(|source| self.talk_error(source))?;
         let answer = answer.map_err(|source| ClientError::Answer {
             slot: self.slot.clone(),
             source,
@@ -114,7 +125,7 @@ impl Client {
         };
         Err(ClientError::Refused {
             slot: self.slot.clone(),
-            request: ask.line(),
+            request,
             reason,
         })
     }

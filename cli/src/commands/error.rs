@@ -17,7 +17,7 @@ use vmm::kvm::KvmError;
 use vmm::machine::MachineError;
 use vmm::vm::{BootError, RunError};
 
-use crate::client::ClientError;
+use crate::client::{ClientError, SnapshotFailure};
 use crate::config::ConfigError;
 use crate::credentials::{CredentialError, ValueError};
 use crate::disk::DiskError;
@@ -108,6 +108,9 @@ pub(crate) enum CommandError {
     /// A running slot cannot be asked.
     #[error(transparent)]
     Client(#[from] ClientError),
+    /// A running slot took no snapshot.
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotFailure),
     /// A port of the guest cannot be reached.
     #[error("Failed to connect to port {port} of {slot}")]
     Dial {
@@ -201,7 +204,7 @@ impl CommandError {
             Self::Credential(error) => of_value(&error.source),
             Self::Boot(error) => of_boot(error),
             Self::Unit(error) => error.exit(),
-            Self::Client(_) | Self::Run(_) | Self::Dial { .. } => Exit::Failed,
+            Self::Client(_) | Self::Snapshot(_) | Self::Run(_) | Self::Dial { .. } => Exit::Failed,
             Self::FsBackend(fs_backend::RunError::Daemon(_)) => Exit::Failed,
             Self::FsBackend(_)
             | Self::Tap(_)

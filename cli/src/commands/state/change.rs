@@ -1,11 +1,14 @@
 //! The verbs that make states and snapshots and say who has them.
 
 use serde_json::json;
+use store::snapshot::{Consistency, Manifest};
 use store::{Conflict, Name, SnapshotRef};
+use vmm::api::VmInfo;
 
 use super::control::Slots;
-use super::{require_slot, state_of, store, with_progress};
+use super::{require_slot, running, state_of, store, with_progress};
 use crate::args::{Assign, Snapshot, Source};
+use crate::client::{Ask, ClientError};
 use crate::commands::{CommandError, Context};
 use crate::exit::Exit;
 use crate::output::size;
@@ -35,20 +38,42 @@ pub(in crate::commands) fn snapshot(
     context.info(&format!(
         "Creating snapshot of state '{state}' (from {slot})..."
     ))?;
-    let manifest = with_progress("Copying", |progress| {
-        store.snapshot(&state, snapshot, progress)
-    })?;
-    let shared = manifest
-        .bytes
-        .unwrap_or_default()
-        .saturating_sub(manifest.facts.copied_bytes);
+    let client = context.client(slot.as_str())?;
+    let manifest = match client.ask::<VmInfo>(Ask::Info) {
+        Ok(_) => running::snapshot(&client, (&store, &state), args)?,
+        // A slot that is just starting or ending holds the image, and is named then.
+        Err(ClientError::NotRunning { .. }) => with_progress("Copying", |progress| {
+            store.snapshot(&state, snapshot, progress)
+        })?,
+        Err(error) => return Err(error.into()),
+    };
     let text = format!(
-        "Snapshot created: {state}@{snapshot} ({slot} is stopped; {} copied, {} shared or empty)",
-        size(manifest.facts.copied_bytes),
-        size(shared)
+        "Snapshot created: {state}@{snapshot} ({})",
+        worth(&manifest, slot)
     );
     context.done(&text, &json!(manifest))?;
     Ok(Exit::Success)
+}
+
+/// What a snapshot is and has cost, for people.
+fn worth(manifest: &Manifest, slot: &Name) -> String {
+    let copied = manifest.facts.copied_bytes;
+    let shared = manifest.bytes.unwrap_or_default().saturating_sub(copied);
+    let what = match (manifest.facts.consistency, manifest.facts.pause_us) {
+        (Consistency::Stopped, _) => format!("{slot} is stopped"),
+        (Consistency::Crash, None) => "crash-consistent".to_owned(),
+        (Consistency::Filesystem, None) => "filesystem-consistent".to_owned(),
+        (Consistency::Crash, Some(us)) => format!("crash-consistent, paused for {}", ms(us)),
+        (Consistency::Filesystem, Some(us)) => {
+            format!("filesystem-consistent, paused for {}", ms(us))
+        }
+    };
+    let (copied, shared) = (size(copied), size(shared));
+    format!("{what}; {copied} copied, {shared} shared or empty")
+}
+
+fn ms(us: u64) -> String {
+    format!("{}.{} ms", us / 1000, us % 1000 / 100)
 }
 
 pub(super) fn assign(args: &Assign, context: &Context) -> Result<Exit, CommandError> {

@@ -4,6 +4,7 @@
 mod change;
 mod control;
 mod list;
+mod running;
 mod say;
 mod tidy;
 mod transfer;

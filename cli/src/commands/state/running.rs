@@ -1,0 +1,86 @@
+//! `snapshot` of a running slot: its process fills the image that is opened here, since only it
+//! knows what its guest writes; the snapshot gets its name here once the image is complete.
+
+use std::fs;
+use std::num::NonZeroU64;
+use std::os::unix::fs::MetadataExt as _;
+
+use indicatif::{ProgressBar, ProgressStyle};
+use store::copy::Method;
+use store::snapshot::{Consistency, Facts, Manifest, begin};
+use store::{Name, Store};
+use vmm::snapshot::{Backend, Report, SnapshotSpec};
+
+use crate::args::Snapshot;
+use crate::client::{Client, Following, Interrupts};
+use crate::commands::CommandError;
+
+/// The disk that a state is the image of.
+const DISK: &str = "data";
+
+/// What the slot's process said of a snapshot that it took.
+#[derive(Default)]
+struct Taken {
+    pause_us: Option<u64>,
+    copied: u64,
+}
+
+/// Takes a snapshot of `state`, which the slot behind `client` runs with.
+pub(super) fn snapshot(
+    client: &Client,
+    (store, state): (&Store, &Name),
+    args: &Snapshot,
+) -> Result<Manifest, CommandError> {
+    let image = fs::metadata(store.layout().image(state))
+        .map_err(CommandError::on("inspect the state's image"))?;
+    let spec = SnapshotSpec {
+        identity: Some((image.dev(), image.ino())),
+        backend: match store.method() {
+            Method::Auto => Backend::Auto,
+            Method::Reflink => Backend::Reflink,
+            Method::Copy => Backend::Copy,
+        },
+        rate: args.rate.and_then(bytes_per_second),
+        pause_limit_ms: args.pause_limit,
+        ..SnapshotSpec::of(DISK)
+    };
+    // Before there is anything to leave behind.
+    let interrupts = Interrupts::block().map_err(CommandError::on("wait for signals"))?;
+    let pending = begin(store, state, &args.snapshot)?;
+    let mut following = client.snapshot(&spec, pending.image_file())?;
+    let taken = follow(&mut following, &interrupts)?;
+    let facts = Facts {
+        consistency: Consistency::Crash,
+        slot: Some(args.slot.to_string()),
+        pause_us: taken.pause_us,
+        copied_bytes: taken.copied,
+    };
+    Ok(pending.commit(facts)?)
+}
+
+fn bytes_per_second(mib: u32) -> Option<NonZeroU64> {
+    NonZeroU64::new(u64::from(mib) << 20)
+}
+
+/// Shows how it goes until it is done.
+fn follow(following: &mut Following, interrupts: &Interrupts) -> Result<Taken, CommandError> {
+    let bar = ProgressBar::new(0);
+    let style = ProgressStyle::with_template("Copying {wide_bar} {bytes}/{total_bytes} {eta}");
+    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    let mut taken = Taken::default();
+    loop {
+        match following.next(interrupts)? {
+            Report::Taken { pause_us, .. } => taken.pause_us = pause_us,
+            Report::Progress { settled, size, .. } => {
+                bar.set_length(size);
+                bar.set_position(settled);
+            }
+            Report::Done { copied } => {
+                bar.finish_and_clear();
+                taken.copied = copied;
+                return Ok(taken);
+            }
+            Report::Flushing | Report::Failed { .. } => {}
+        }
+    }
+}
