@@ -15,6 +15,8 @@
 
 mod job;
 mod report;
+#[cfg(test)]
+mod tests;
 
 use std::fs::File;
 use std::io;
