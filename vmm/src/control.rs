@@ -219,10 +219,7 @@ impl Control {
     }
 
     fn begin_snapshot(&mut self, order: SnapshotOrder) -> Result<Reply, RequestError> {
-        if let Some(job) = self.snapshot.take_if(|job| job.is_finished()) {
-            job.finish();
-        }
-        if self.snapshot.is_some() {
+        if self.snapshot.as_ref().is_some_and(|job| !job.is_over()) {
             return Err(SnapshotRefusal::Busy.into());
         }
         let disk = self.running.image(&order.spec.disk)?;

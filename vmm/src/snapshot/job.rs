@@ -40,6 +40,7 @@ pub(crate) struct Job {
     decided: Receiver<()>,
     pause_limit: Duration,
     given_up: Arc<AtomicBool>,
+    over: Arc<AtomicBool>,
     thread: JoinHandle<()>,
 }
 
@@ -66,6 +67,7 @@ impl Job {
         let (told, hear) = channel();
         let (decide, decided) = channel();
         let given_up = Arc::new(AtomicBool::new(false));
+        let over = Arc::new(AtomicBool::new(false));
         let pause_limit = order.spec.pause_limit();
         let work = Work {
             disk,
@@ -75,6 +77,7 @@ impl Job {
             target: order.target,
             reporter: Reporter::new(order.reports),
             given_up: Arc::clone(&given_up),
+            over: Arc::clone(&over),
         };
         let thread = thread::Builder::new()
             .name("snapshot".to_owned())
@@ -84,6 +87,7 @@ impl Job {
             decided,
             pause_limit,
             given_up,
+            over,
             thread: thread.map_err(|source| SnapshotRefusal::Host {
                 action: "start the snapshot's thread",
                 source,
@@ -91,9 +95,9 @@ impl Job {
         })
     }
 
-    /// Whether it has ended, well or not.
-    pub(crate) fn is_finished(&self) -> bool {
-        self.thread.is_finished()
+    /// Whether it is through with the disk, well or not: true before anybody can hear of its end.
+    pub(crate) fn is_over(&self) -> bool {
+        self.over.load(Ordering::Acquire)
     }
 
     /// Decides the content, while nothing of the guest runs: waits for the job until the guest has
@@ -158,6 +162,7 @@ struct Work {
     target: File,
     reporter: Reporter,
     given_up: Arc<AtomicBool>,
+    over: Arc<AtomicBool>,
 }
 
 /// How the content comes into the file.
@@ -181,6 +186,7 @@ impl Work {
                 Report::Failed { error }
             }
         };
+        self.over.store(true, Ordering::Release);
         if let Err(error) = self.reporter.tell_last(&report) {
             tracing::debug!(%error, "Nobody hears of the snapshot's end");
         }
@@ -206,10 +212,7 @@ impl Work {
     }
 
     fn prepare(&self) -> Result<Arc<Preservation>, SnapshotError> {
-        let host = |action| move |source| SnapshotError::Host { action, source };
-        let target = self.target.try_clone();
-        let target = target.map_err(host("duplicate the snapshot's descriptor"))?;
-        let preservation = Preservation::new(&self.disk, target, self.spec.rate);
+        let preservation = Preservation::new(&self.disk, self.spec.rate);
         preservation
             .map(Arc::new)
             .map_err(host("duplicate the disk's descriptor"))
@@ -276,14 +279,13 @@ impl Work {
     /// Has another thread copy, and looks after it: one that hangs must not keep the guest.
     fn copy(&mut self, preservation: &Arc<Preservation>) -> Result<u64, SnapshotError> {
         let (done, ended) = channel();
+        let target = self.target.try_clone();
+        let target = target.map_err(host("duplicate the snapshot's descriptor"))?;
         let copier = Arc::clone(preservation);
         thread::Builder::new()
             .name("snapshot-copy".to_owned())
-            .spawn(move || done.send(copier.run()))
-            .map_err(|source| SnapshotError::Host {
-                action: "start the thread that copies",
-                source,
-            })?;
+            .spawn(move || done.send(copier.run(&target)))
+            .map_err(host("start the thread that copies"))?;
         loop {
             match ended.recv_timeout(TICK) {
                 Ok(result) => {
@@ -322,6 +324,10 @@ impl Work {
             .tell(report)
             .map_err(|_| SnapshotError::Abandoned)
     }
+}
+
+fn host(action: &'static str) -> impl Fn(io::Error) -> SnapshotError {
+    move |source| SnapshotError::Host { action, source }
 }
 
 /// An error with its causes, in one line.

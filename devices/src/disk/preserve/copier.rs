@@ -1,5 +1,6 @@
 //! The half that copies: what writes wait for first, then everything else from the start on.
 
+use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
@@ -23,29 +24,31 @@ enum Next {
 }
 
 impl Preservation {
-    /// Copies until everything is, and makes the copy survive a power cut. For one thread.
+    /// Copies to `target`, an empty file, until everything is there and survives a power cut. For
+    /// one thread.
     ///
     /// # Errors
     /// When reading or writing fails, or it was given up; writes are let go then.
-    pub fn run(&self) -> Result<(), PreserveError> {
-        let result = self.copy_all().and_then(|()| self.finish());
+    pub fn run(&self, target: &File) -> Result<(), PreserveError> {
+        let copied = self.copy_all(target);
+        let result = copied.and_then(|()| self.finish(target));
         if result.is_err() {
             self.give_up();
         }
         result
     }
 
-    fn copy_all(&self) -> Result<(), PreserveError> {
-        self.set_length()?;
+    fn copy_all(&self, target: &File) -> Result<(), PreserveError> {
+        self.set_length(target)?;
         let mut buffer = Vec::new();
         let started = Instant::now();
-        while self.step(started, &mut buffer)? {}
+        while self.step(started, (target, &mut buffer))? {}
         Ok(())
     }
 
     /// Gives the copy the image's length; done once, before the first cluster.
-    pub(super) fn set_length(&self) -> Result<(), PreserveError> {
-        let sized = self.target.set_len(self.size);
+    pub(super) fn set_length(&self, target: &File) -> Result<(), PreserveError> {
+        let sized = target.set_len(self.size);
         sized.map_err(|source| PreserveError::Write { offset: 0, source })
     }
 
@@ -53,17 +56,17 @@ impl Preservation {
     pub(super) fn step(
         &self,
         started: Instant,
-        buffer: &mut Vec<u8>,
+        to: (&File, &mut Vec<u8>),
     ) -> Result<bool, PreserveError> {
         match self.next(started) {
             Next::Ended(End::Complete) => Ok(false),
             Next::Ended(End::GivenUp) => Err(PreserveError::GivenUp),
-            Next::Copy(run) => self.copy(run, buffer).map(|()| true),
+            Next::Copy(run) => self.copy(run, to).map(|()| true),
         }
     }
 
-    fn finish(&self) -> Result<(), PreserveError> {
-        let synced = self.target.sync_data();
+    fn finish(&self, target: &File) -> Result<(), PreserveError> {
+        let synced = target.sync_data();
         synced.map_err(|source| PreserveError::Write {
             offset: self.size,
             source,
@@ -110,7 +113,11 @@ impl Preservation {
     }
 
     /// Copies the data of clusters that are not settled, which nobody writes to before they are.
-    fn copy(&self, run: Range<u64>, buffer: &mut Vec<u8>) -> Result<(), PreserveError> {
+    fn copy(
+        &self,
+        run: Range<u64>,
+        (target, buffer): (&File, &mut Vec<u8>),
+    ) -> Result<(), PreserveError> {
         let start = run.start.saturating_mul(CLUSTER_BYTES);
         let end = run.end.saturating_mul(CLUSTER_BYTES).min(self.size);
         let (mut at, mut copied) = (start, 0_u64);
@@ -124,7 +131,7 @@ impl Preservation {
                 clear_to = data.start;
                 break;
             }
-            self.copy_bytes(piece.clone(), buffer)?;
+            self.copy_bytes(piece.clone(), (target, buffer))?;
             copied = copied.saturating_add(piece.end.saturating_sub(piece.start));
             at = piece.end;
         }
@@ -140,13 +147,17 @@ impl Preservation {
         Ok(())
     }
 
-    fn copy_bytes(&self, range: Range<u64>, buffer: &mut Vec<u8>) -> Result<(), PreserveError> {
+    fn copy_bytes(
+        &self,
+        range: Range<u64>,
+        (target, buffer): (&File, &mut Vec<u8>),
+    ) -> Result<(), PreserveError> {
         let len = usize::try_from(range.end.saturating_sub(range.start)).unwrap_or_default();
         let offset = range.start;
         buffer.resize(len, 0);
         let read = self.image.read_exact_at(buffer, offset);
         read.map_err(|source| PreserveError::Read { offset, source })?;
-        let written = self.target.write_all_at(buffer, offset);
+        let written = target.write_all_at(buffer, offset);
         written.map_err(|source| PreserveError::Write { offset, source })
     }
 

@@ -80,7 +80,6 @@ pub struct Progress {
 #[derive(Debug)]
 pub struct Preservation {
     image: File,
-    target: File,
     size: u64,
     /// Bytes per second that the copier moves when no write waits.
     rate: Option<NonZeroU64>,
@@ -115,15 +114,14 @@ enum End {
 }
 
 impl Preservation {
-    /// Prepares to copy `disk` to `target`, an empty file. `rate` in bytes per second limits the
-    /// copier while no write waits for it. Arm it with [`RawDisk::arm`].
+    /// Prepares to copy `disk`. `rate` in bytes per second limits the copier while no write waits
+    /// for it. Arm it with [`RawDisk::arm`].
     ///
     /// # Errors
     /// When the host refuses a descriptor.
-    pub fn new(disk: &RawDisk, target: File, rate: Option<NonZeroU64>) -> io::Result<Self> {
+    pub fn new(disk: &RawDisk, rate: Option<NonZeroU64>) -> io::Result<Self> {
         Ok(Self {
             image: disk.try_clone()?,
-            target,
             size: disk.size(),
             rate,
             state: Mutex::new(State {

@@ -1,7 +1,6 @@
 //! The copy against the image as it was, while requests go on.
 
 use std::os::unix::fs::FileExt as _;
-use std::sync::Barrier;
 use std::thread;
 
 use proptest::prelude::*;
@@ -43,8 +42,8 @@ impl Bench {
             image.write_all_at(&bytes, at).unwrap();
         }
         let disk = Arc::new(RawDisk::new(image.try_clone().unwrap()).unwrap());
-        let preservation = Preservation::new(&disk, target.try_clone().unwrap(), rate).unwrap();
-        preservation.set_length().unwrap();
+        let preservation = Preservation::new(&disk, rate).unwrap();
+        preservation.set_length(&target).unwrap();
         Self {
             memory: Memory::from_ranges(&[(
                 GuestAddress(0),
@@ -94,9 +93,15 @@ impl Bench {
             .unwrap();
     }
 
+    fn copier(&self) -> thread::JoinHandle<Result<(), PreserveError>> {
+        let target = self.target.try_clone().unwrap();
+        let preservation = Arc::clone(&self.preservation);
+        thread::spawn(move || preservation.run(&target))
+    }
+
     fn step(&self) -> bool {
         self.preservation
-            .step(Instant::now(), &mut Vec::new())
+            .step(Instant::now(), (&self.target, &mut Vec::new()))
             .unwrap()
     }
 }
@@ -251,13 +256,7 @@ fn a_thread_copies_beneath_writes_to_everything() {
         let Some(mut engine) = bench.engines().into_iter().nth(engine) else {
             continue;
         };
-        let (preservation, start) = (Arc::clone(&bench.preservation), Arc::new(Barrier::new(2)));
-        let go = Arc::clone(&start);
-        let copier = thread::spawn(move || {
-            go.wait();
-            preservation.run()
-        });
-        start.wait();
+        let copier = bench.copier();
         for cluster in (0..CLUSTERS).rev() {
             let len = CLUSTER_BYTES.min(SIZE - cluster * CLUSTER_BYTES);
             let tag = u16::try_from(cluster % u64::from(TAGS)).unwrap();
@@ -305,12 +304,15 @@ fn other_requests_pass_a_held_write_and_a_flush_does_not() {
 fn a_copy_that_fails_lets_writes_go() {
     let bench = Bench::new(0x00ff_ffff, None);
     let full = File::options().read(true).open("/proc/self/exe").unwrap();
-    let failing = Arc::new(Preservation::new(&bench.disk, full, None).unwrap());
+    let failing = Arc::new(Preservation::new(&bench.disk, None).unwrap());
     let mut engine = PreservingEngine::new(bench.sync(), Arc::clone(&failing)).unwrap();
     bench.write(&mut engine, 0, (0, 512, 7));
     engine.commit().unwrap();
     assert_eq!(engine.in_flight(), 1);
-    assert!(matches!(failing.run(), Err(PreserveError::Write { .. })));
+    assert!(matches!(
+        failing.run(&full),
+        Err(PreserveError::Write { .. })
+    ));
     assert_eq!(drain(&mut engine), [0]);
     assert_eq!(content(&bench.image)[..512], [7; 512]);
 }
@@ -318,8 +320,7 @@ fn a_copy_that_fails_lets_writes_go() {
 #[test]
 fn giving_up_ends_a_slow_copy() {
     let bench = Bench::new(0x00ff_ffff, NonZeroU64::new(1));
-    let preservation = Arc::clone(&bench.preservation);
-    let copier = thread::spawn(move || preservation.run());
+    let copier = bench.copier();
     while bench.preservation.progress().copied == 0 {
         thread::yield_now();
     }
@@ -333,8 +334,7 @@ fn giving_up_ends_a_slow_copy() {
 #[test]
 fn a_write_does_not_wait_for_the_rate() {
     let bench = Bench::new(0x00ff_ffff, NonZeroU64::new(1));
-    let preservation = Arc::clone(&bench.preservation);
-    let copier = thread::spawn(move || preservation.run());
+    let copier = bench.copier();
     let mut engine = bench.engines().remove(0);
     bench.write(&mut engine, 0, ((CLUSTERS - 1) * CLUSTER_BYTES, 512, 9));
     engine.commit().unwrap();
@@ -349,7 +349,7 @@ fn a_write_does_not_wait_for_the_rate() {
 fn holes_stay_holes_and_do_not_count() {
     use std::os::unix::fs::MetadataExt as _;
     let bench = Bench::new(1 << 5, None);
-    bench.preservation.run().unwrap();
+    bench.preservation.run(&bench.target).unwrap();
     assert_eq!(bench.preservation.progress().copied, CLUSTER_BYTES);
     assert_eq!(bench.preservation.progress().settled, SIZE);
     assert!(bench.target.metadata().unwrap().blocks() * 512 <= 2 * CLUSTER_BYTES);
