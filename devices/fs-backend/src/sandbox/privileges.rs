@@ -19,7 +19,11 @@ pub(super) fn drop_all() -> Result<(), SandboxError> {
         CapSet::Effective,
         CapSet::Permitted,
     ] {
-        caps::clear(None, set).map_err(SandboxError::Capabilities)?;
+        // Who has none may not even be allowed to ask: a unit without privileges refuses capset(2).
+        let held = caps::read(None, set).map_err(SandboxError::Capabilities)?;
+        if !held.is_empty() {
+            caps::clear(None, set).map_err(SandboxError::Capabilities)?;
+        }
     }
     rustix::thread::set_no_new_privs(true).map_err(on("give up new privileges"))?;
     set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(on("keep its memory to itself"))
