@@ -26,9 +26,12 @@ const ANY: u32 = u32::MAX;
 /// Bytes in one piece.
 const PIECE: usize = 64 << 10;
 
+/// After so many bytes the pattern repeats: a prime, so that no piece looks like the one before.
+const PERIOD: u64 = 65_521;
+
 /// The byte at `place` of every transfer.
 fn pattern(place: u64) -> u8 {
-    place.wrapping_mul(2_654_435_761).to_be_bytes()[4]
+    (place % PERIOD).wrapping_mul(2_654_435_761).to_be_bytes()[4]
 }
 
 /// Runs one verb.
