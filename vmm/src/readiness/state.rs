@@ -65,6 +65,9 @@ pub struct ReadinessInfo {
     pub status: String,
     /// The target it reached last, as far as it tells.
     pub target: Option<String>,
+    /// What `systemctl exit` in the guest was given: it ends with this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit_status: Option<u8>,
 }
 
 /// Everything that matters of what a guest reported. Bounded, however much that was.
@@ -207,7 +210,10 @@ impl Readiness {
                 format!("not ready: the guest is in {mode}, see its console")
             }
             ReadyState::TimedOut => self.late(),
-            ReadyState::Stopping => "stopping".to_owned(),
+            ReadyState::Stopping => match self.exit_status {
+                Some(status) => format!("stopping with exit status {status}"),
+                None => "stopping".to_owned(),
+            },
         }
     }
 
@@ -243,17 +249,13 @@ impl Readiness {
             state: self.state(),
             status: self.status(),
             target: self.target.as_ref().map(ToString::to_string),
+            exit_status: self.exit_status,
         }
     }
 
     /// How it is about to end, once it has said so.
     pub fn shutdown(&self) -> Option<Shutdown> {
         self.shutdown
-    }
-
-    /// What `systemctl exit` in the guest was given.
-    pub fn exit_status(&self) -> Option<u8> {
-        self.exit_status
     }
 
     /// Whether the guest's service manager has said anything.

@@ -90,7 +90,8 @@ fn a_guest_on_its_way_out_is_stopping_and_says_how() {
     guest.hear(Report::ExitStatus(3));
     guest.hear(Report::Shutdown(Shutdown::Reboot));
     assert_eq!(guest.shutdown(), Some(Shutdown::Reboot));
-    assert_eq!(guest.exit_status(), Some(3));
+    assert_eq!(guest.info().exit_status, Some(3));
+    assert_eq!(guest.status(), "stopping with exit status 3");
 }
 
 #[test]
