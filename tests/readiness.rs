@@ -31,7 +31,9 @@ fn debian_13_reports_by_itself_and_says_how_it_ends() -> Result<()> {
         return Ok(());
     };
     let slot = lab.slot("")?;
-    let overlay = Overlay::new(&slot)?;
+    let mut overlay = Overlay::new(&slot)?;
+    // Only what systemd says tells the reboot below from a crash.
+    overlay.parameter("reboot=t");
     slot.write_slot(&overlay.slot_text(&lab, Distribution::Trixie)?)?;
     let manager = Manager::new(&slot)?;
     let mut vm = TestVm::start(manager.run(&slot))?;
