@@ -4,12 +4,15 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use fixture::{Ended, Lab, Slot, TestVm, disk};
 use nix::sys::signal::Signal;
 
 /// Snapshots of one guest in a row; `SLOTVMM_SNAPSHOTS` says how many instead.
 const SNAPSHOTS: u32 = 6;
+
+/// A loaded machine may halt a guest for longer than is usual.
+const PATIENT: [&str; 2] = ["--pause-limit", "60000"];
 
 /// Appends numbers to a file, each acknowledged once it is on the disk.
 const WRITER: [&str; 3] = [
@@ -106,7 +109,7 @@ fn snapshots_under_load(backend: &str) -> Result<()> {
     for number in 0..count {
         acknowledged.push(vm.guest.number("cat /tmp/acked")?);
         let name = format!("s{number}");
-        let manifest = slot.json(&["snapshot", "slot1", &name])?;
+        let manifest = slot.json(&[&["snapshot", "slot1", &name], &PATIENT[..]].concat())?;
         assert_eq!(manifest["consistency"], "crash", "{manifest}");
         let pause = manifest["pause_us"].as_u64().context("No pause")?;
         pauses.push(pause);
@@ -145,16 +148,20 @@ fn snapshots_by_sharing_hold_what_was_on_the_disk() -> Result<()> {
 
 /// Begins a snapshot that takes long, and waits until its copy goes on.
 fn slow_snapshot(slot: &Slot) -> Result<TestVm> {
-    let arguments = ["snapshot", "slot1", "slow", "--rate", "1"];
-    let snapshot = TestVm::start(slot.command(&arguments))?;
+    let arguments = [&["snapshot", "slot1", "slow", "--rate", "1"], &PATIENT[..]].concat();
+    let mut snapshot = TestVm::start(slot.command(&arguments))?;
     let image = slot.path("state/states/dev/snapshots/.new-slow/data.img");
     let deadline = std::time::Instant::now() + fixture::PATIENCE;
     // The copy has the image's length once the pause is over.
     while fs::metadata(&image).map_or(0, |image| image.len()) == 0 {
+        if !snapshot.is_running()? {
+            bail!("No copy begins: {:?}", snapshot.wait()?);
+        }
         ensure!(
             std::time::Instant::now() < deadline,
             "The copy never begins"
         );
+        std::thread::yield_now();
     }
     Ok(snapshot)
 }
@@ -187,7 +194,11 @@ fn whoever_dies_leaves_no_half_snapshot() -> Result<()> {
     killed.wait()?;
     // The slot notices, and the next command clears up. Until then it says that it is busy.
     let deadline = std::time::Instant::now() + fixture::PATIENCE;
-    while slot.call(&["snapshot", "slot1", "slow"])?.code != Some(0) {
+    while slot
+        .call(&[&["snapshot", "slot1", "slow"], &PATIENT[..]].concat())?
+        .code
+        != Some(0)
+    {
         ensure!(std::time::Instant::now() < deadline, "The slot stays busy");
     }
     assert_eq!(names(&slot), ["slow"]);
