@@ -33,9 +33,8 @@ const NOISE: [&str; 4] = [
 fn slot(lab: &Lab, backend: &str) -> Result<Slot> {
     let slot = lab.slot("")?;
     let bootstrap = lab.image("mini/6.1-cloud.squashfs");
-    let assignments = slot.path("assignments.json");
     slot.write_host(&format!(
-        "assignments = {assignments:?}\n[snapshot]\nbackend = {backend:?}\n[defaults.boot]\nbootstrap = {bootstrap:?}\n\
+        "[snapshot]\nbackend = {backend:?}\n[defaults.boot]\nbootstrap = {bootstrap:?}\n\
          [defaults.machine]\nmemory = 256\n[defaults.data]\nsize = 64\n"
     ))?;
     for arguments in [
