@@ -111,6 +111,19 @@ pub struct Stopped {
     pub queues: Vec<ActiveQueue>,
 }
 
+/// Reads `data.len()` bytes at `offset` of a configuration space that lies in memory as `space`: what
+/// [`VirtioDevice::read_config`] does for most devices.
+pub fn read_space(space: &[u8], offset: u64, data: &mut [u8]) {
+    let start = usize::try_from(offset).unwrap_or(usize::MAX);
+    let fields = space.get(start..).unwrap_or_default();
+    for (byte, field) in data
+        .iter_mut()
+        .zip(fields.iter().chain(std::iter::repeat(&0)))
+    {
+        *byte = *field;
+    }
+}
+
 /// A virtio device behind any transport.
 ///
 /// ```text

@@ -18,7 +18,7 @@ use super::state::BlkStateV1;
 use super::worker::{BlkQueue, Disk};
 use crate::device::{
     ActivateError, Activation, ActiveQueue, DeviceError, DeviceKind, DeviceSpec, Memory, Stopped,
-    VirtioDevice,
+    VirtioDevice, read_space,
 };
 use crate::disk::{
     DiskEngine, Durability, PreservingEngine, RawDisk, RawDiskError, SECTOR_BYTES, SyncEngine,
@@ -160,13 +160,7 @@ impl VirtioDevice for Blk {
     }
 
     fn read_config(&self, offset: u64, data: &mut [u8]) {
-        data.fill(0);
-        let rest = usize::try_from(offset)
-            .ok()
-            .and_then(|offset| self.config_space.get(offset..));
-        for (to, from) in data.iter_mut().zip(rest.unwrap_or_default()) {
-            *to = *from;
-        }
+        read_space(&self.config_space, offset, data);
     }
 
     fn write_config(&mut self, _offset: u64, _data: &[u8]) {

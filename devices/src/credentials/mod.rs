@@ -30,7 +30,3 @@ pub const PORT: u32 = 5121;
 
 /// Most bytes of a credential: what systemd takes (`CREDENTIAL_SIZE_MAX`).
 pub const MAX_CREDENTIAL_BYTES: usize = 1 << 20;
-
-/// First port that any program of a Linux guest may connect from. Below, it needs
-/// `CAP_NET_BIND_SERVICE`.
-pub const FIRST_UNPRIVILEGED_PORT: u32 = 1024;

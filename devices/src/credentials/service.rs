@@ -4,11 +4,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use zeroize::Zeroizing;
 
+use super::MAX_CREDENTIAL_BYTES;
 use super::name::Name;
 use super::request::{BadRequest, Parser, Request};
-use super::{FIRST_UNPRIVILEGED_PORT, MAX_CREDENTIAL_BYTES};
-use crate::log_limit::LogLimit;
-use crate::vsock::{Answer, Peer, Service, Session};
+use crate::vsock::{Answer, Peer, PrivilegedOnly, Service, Session};
 
 /// Where credentials come from.
 pub trait Store: Send {
@@ -40,7 +39,7 @@ pub enum Refusal {
 /// Answers requests out of a [`Store`].
 pub struct CredentialService {
     store: Arc<Mutex<dyn Store>>,
-    intruders: LogLimit,
+    gate: PrivilegedOnly,
 }
 
 impl CredentialService {
@@ -48,22 +47,14 @@ impl CredentialService {
     pub fn new(store: impl Store + 'static) -> Self {
         Self {
             store: Arc::new(Mutex::new(store)),
-            intruders: LogLimit::new(),
+            gate: PrivilegedOnly::new("credentials"),
         }
     }
 }
 
 impl Service for CredentialService {
     fn accept(&mut self, peer: Peer) -> Option<Box<dyn Session>> {
-        if peer.port >= FIRST_UNPRIVILEGED_PORT {
-            if let Some(count) = self.intruders.next() {
-                let port = peer.port;
-                tracing::warn!(
-                    count,
-                    port,
-                    "Credentials: refused a guest program without privileges"
-                );
-            }
+        if !self.gate.admits(peer) {
             return None;
         }
         Some(Box::new(Conversation {

@@ -21,7 +21,7 @@ use super::{
 };
 use crate::device::{
     ActivateError, Activation, ActiveQueue, DeviceError, DeviceId, DeviceKind, DeviceSpec, Stopped,
-    VirtioDevice,
+    VirtioDevice, read_space,
 };
 use crate::log_limit::LogLimit;
 use crate::registry::BuildError;
@@ -251,12 +251,7 @@ impl VirtioDevice for Net {
     }
 
     fn read_config(&self, offset: u64, data: &mut [u8]) {
-        let start = usize::try_from(offset).unwrap_or(usize::MAX);
-        let fields = self.config_space.get(start..).unwrap_or_default();
-        let padding = std::iter::repeat(&0);
-        for (byte, field) in data.iter_mut().zip(fields.iter().chain(padding)) {
-            *byte = *field;
-        }
+        read_space(&self.config_space, offset, data);
     }
 
     /// The whole configuration space is read-only for drivers of virtio 1.

@@ -3,9 +3,7 @@
 use std::sync::Arc;
 
 use super::message::{Parser, Report};
-use crate::credentials::FIRST_UNPRIVILEGED_PORT;
-use crate::log_limit::LogLimit;
-use crate::vsock::{Answer, Peer, Service, Session};
+use crate::vsock::{Answer, Peer, PrivilegedOnly, Service, Session};
 
 /// Most bytes of one connection. Nobody has that much to say; whoever does is hung up on.
 pub const MAX_CONNECTION_BYTES: usize = 64 << 10;
@@ -20,7 +18,7 @@ pub trait Listener: Send + Sync {
 /// Answers on [`PORT`](super::PORT).
 pub struct NotifyService {
     listener: Arc<dyn Listener>,
-    intruders: LogLimit,
+    gate: PrivilegedOnly,
 }
 
 impl NotifyService {
@@ -28,7 +26,7 @@ impl NotifyService {
     pub fn new(listener: Arc<dyn Listener>) -> Self {
         Self {
             listener,
-            intruders: LogLimit::new(),
+            gate: PrivilegedOnly::new("readiness"),
         }
     }
 }
@@ -36,15 +34,7 @@ impl NotifyService {
 impl Service for NotifyService {
     fn accept(&mut self, peer: Peer) -> Option<Box<dyn Session>> {
         // systemd binds a privileged port. Anybody else could say that the guest is ready.
-        if peer.port >= FIRST_UNPRIVILEGED_PORT {
-            if let Some(count) = self.intruders.next() {
-                let port = peer.port;
-                tracing::warn!(
-                    count,
-                    port,
-                    "Readiness: refused a guest program without privileges"
-                );
-            }
+        if !self.gate.admits(peer) {
             return None;
         }
         Some(Box::new(Conversation {

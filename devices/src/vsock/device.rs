@@ -12,7 +12,7 @@ use super::worker::{Link, Sockets};
 use super::{Mux, VsockConfig, VsockHost};
 use crate::device::{
     ActivateError, Activation, ActiveQueue, DeviceError, DeviceId, DeviceKind, DeviceSpec, Stopped,
-    VirtioDevice,
+    VirtioDevice, read_space,
 };
 use crate::registry::BuildError;
 use crate::state::{StateBlob, StateError};
@@ -124,12 +124,7 @@ impl VirtioDevice for Vsock {
     }
 
     fn read_config(&self, offset: u64, data: &mut [u8]) {
-        let start = usize::try_from(offset).unwrap_or(usize::MAX);
-        let fields = self.config_space.get(start..).unwrap_or_default();
-        let padding = std::iter::repeat(&0);
-        for (byte, field) in data.iter_mut().zip(fields.iter().chain(padding)) {
-            *byte = *field;
-        }
+        read_space(&self.config_space, offset, data);
     }
 
     /// The whole configuration space is read-only.

@@ -46,6 +46,7 @@ pub use device::Vsock;
 pub use host::{Dial, VsockHost};
 pub use mux::Mux;
 pub use packet::{HEADER_BYTES, Header, Op};
+pub(crate) use service::PrivilegedOnly;
 pub use service::{Answer, Peer, Service, Session};
 
 /// Most connections at a time, whoever opened them. Bounds, with [`WINDOW_BYTES`], what a guest

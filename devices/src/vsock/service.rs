@@ -5,6 +5,11 @@ use std::fmt;
 use zeroize::Zeroizing;
 
 use super::Cid;
+use crate::log_limit::LogLimit;
+
+/// First port that any program of a Linux guest may connect from. Below, it needs
+/// `CAP_NET_BIND_SERVICE`.
+const FIRST_UNPRIVILEGED_PORT: u32 = 1024;
 
 /// Who connects to a service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,6 +25,38 @@ pub struct Peer {
 pub trait Service: Send {
     /// Begins a conversation, or refuses it: the guest's program sees a reset then. Must not block.
     fn accept(&mut self, peer: Peer) -> Option<Box<dyn Session>>;
+}
+
+/// Admits only programs of the guest that Linux lets have a port below 1024, for services that
+/// believe or tell whoever asks.
+pub(crate) struct PrivilegedOnly {
+    service: &'static str,
+    intruders: LogLimit,
+}
+
+impl PrivilegedOnly {
+    /// The gate of `service`, as logs call it.
+    pub(crate) const fn new(service: &'static str) -> Self {
+        Self {
+            service,
+            intruders: LogLimit::new(),
+        }
+    }
+
+    /// Whether `peer` may go on. Logs who may not, within limits.
+    pub(crate) fn admits(&self, peer: Peer) -> bool {
+        let admitted = peer.port < FIRST_UNPRIVILEGED_PORT;
+        if !admitted && let Some(count) = self.intruders.next() {
+            let (service, port) = (self.service, peer.port);
+            tracing::warn!(
+                service,
+                port,
+                count,
+                "Refused a guest program without privileges"
+            );
+        }
+        admitted
+    }
 }
 
 /// One conversation: the guest speaks until there is an answer, gets it, and that is the end.
