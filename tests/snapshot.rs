@@ -72,15 +72,7 @@ fn check(slot: &Slot, image: &Path) -> Result<u64> {
         .args([image, &copy])
         .status()?;
     ensure!(status.success(), "cp failed");
-    let replayed = Command::new("e2fsck")
-        .args(["-y", "-E", "journal_only"])
-        .arg(&copy)
-        .output()
-        .context("Cannot start e2fsck")?;
-    ensure!(
-        replayed.status.code().is_some_and(|code| code <= 1),
-        "The journal cannot be replayed: {replayed:?}"
-    );
+    disk::replay_journal(&copy)?;
     disk::check_ext4(&copy)?;
     let pattern = disk::ext4_file(&copy, "/pattern")?;
     let expected: String = (1..=400_000).map(|line| format!("{line}\n")).collect();

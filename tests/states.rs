@@ -34,6 +34,7 @@ fn state_goes_where_it_is_assigned_with_what_its_guest_wrote() -> Result<()> {
     let mut vm = boot(&slot)?;
     vm.guest.run("echo first >/mnt/word && sync")?;
 
+    done(&slot, &["state", "clone", "slot:slot1", "copy"])?;
     let holder = format!("the running slot slot1 (process {})", vm.pid());
     for refused in [
         &["state", "export", "dev", "/dev/null"][..],
@@ -54,7 +55,9 @@ fn state_goes_where_it_is_assigned_with_what_its_guest_wrote() -> Result<()> {
     leave(vm, "fourth")?;
 
     let image = |state: &str| slot.path(&format!("state/states/{state}/data.img"));
-    for (state, word) in [("dev", "third"), ("old", "fourth")] {
+    // The guest had the file system mounted when it was cloned, so there is a journal to replay.
+    disk::replay_journal(&image("copy"))?;
+    for (state, word) in [("dev", "third"), ("old", "fourth"), ("copy", "first")] {
         disk::check_ext4(&image(state))?;
         let written = disk::ext4_file(&image(state), "/word")?;
         assert_eq!(written, format!("{word}\n").into_bytes(), "{state}");

@@ -23,8 +23,23 @@ pub(crate) struct Snapshot {
     #[arg(long, value_name = "MIB")]
     pub(crate) rate: Option<u32>,
     /// Give up when the guest would be halted for longer
-    #[arg(long, value_name = "MS", default_value_t = 1000)]
+    #[arg(long, value_name = "MS", default_value_t = PAUSE_LIMIT_MS)]
     pub(crate) pause_limit: u32,
+}
+
+/// How long a guest may be halted for a snapshot, unless the user says otherwise.
+const PAUSE_LIMIT_MS: u32 = 1000;
+
+impl Snapshot {
+    /// As if nothing but the names had been typed.
+    pub(crate) fn of(slot: Name, snapshot: Name) -> Self {
+        Self {
+            slot,
+            snapshot,
+            rate: None,
+            pause_limit: PAUSE_LIMIT_MS,
+        }
+    }
 }
 
 // Arguments of `state`.

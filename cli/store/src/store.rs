@@ -67,6 +67,14 @@ impl Store {
         Ok(Assignments::read(&self.layout)?.state_of(&self.layout, slot))
     }
 
+    /// The slot that has `state`, if one has.
+    ///
+    /// # Errors
+    /// When the assignments cannot be read.
+    pub fn slot_of(&self, state: &Name) -> Result<Option<Name>, StoreError> {
+        Assignments::read(&self.layout)?.owner_of(&self.layout, state)
+    }
+
     /// Waits for the store's lock, and finishes what a command that was killed had decided.
     ///
     /// # Errors

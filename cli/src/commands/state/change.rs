@@ -1,8 +1,9 @@
 //! The verbs that make states and snapshots and say who has them.
 
 use serde_json::json;
+use store::copy::Copied;
 use store::snapshot::{Consistency, Manifest};
-use store::{Conflict, Name, SnapshotRef};
+use store::{Conflict, Name, SnapshotRef, Store, StoreError};
 use vmm::api::VmInfo;
 
 use super::control::Slots;
@@ -134,7 +135,13 @@ pub(super) fn clone(source: &Source, new: &Name, context: &Context) -> Result<Ex
     context.info(&format!("Cloning state '{state}' to '{new}'..."))?;
     let copied = with_progress("Copying", |progress| {
         store.clone_state(&state, new, progress)
-    })?;
+    });
+    let copied = match copied {
+        Err(error @ StoreError::InUse { .. }) => {
+            clone_running((&store, &state), new, context).unwrap_or_else(|| Err(error.into()))?
+        }
+        copied => copied?,
+    };
     let value = json!({
         "source": state,
         "state": new,
@@ -145,6 +152,34 @@ pub(super) fn clone(source: &Source, new: &Name, context: &Context) -> Result<Ex
         "Assign it to a slot with: vm-state assign <slot> {new}"
     ))?;
     Ok(Exit::Success)
+}
+
+/// Clones a state that a guest writes, by a snapshot that is gone afterwards. None when no slot that
+/// answers runs with it: then whatever holds the image is no guest.
+fn clone_running(
+    (store, state): (&Store, &Name),
+    new: &Name,
+    context: &Context,
+) -> Option<Result<Copied, CommandError>> {
+    let slot = store.slot_of(state).ok().flatten()?;
+    let client = context.client(slot.as_str()).ok()?;
+    client.ask::<VmInfo>(Ask::Info).ok()?;
+    let clone = || {
+        let snapshot = format!("cloning-{}", std::process::id()).parse()?;
+        let args = Snapshot::of(slot, snapshot);
+        running::snapshot(&client, (store, state), &args)?;
+        let snapshot = SnapshotRef {
+            state: Some(state.clone()),
+            snapshot: args.snapshot,
+        };
+        let copied = with_progress("Copying", |progress| {
+            store.restore(&snapshot, new, progress)
+        });
+        // Also when the copy failed: nobody asked for the snapshot.
+        store.delete_snapshot(&snapshot)?;
+        Ok(copied?)
+    };
+    Some(clone())
 }
 
 pub(super) fn restore(
