@@ -3,13 +3,14 @@
 use std::fs::File;
 use std::io::{self, IoSlice, Read as _};
 use std::mem::MaybeUninit;
+use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 
 use hostnet::slot::SlotName;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::SignalFd;
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use vmm::snapshot::{Report, SnapshotSpec};
@@ -21,6 +22,12 @@ const LINE: &str = "PUT /v1/vm/snapshot";
 
 /// Longest line that is taken for a report.
 const MAX_LINE: usize = 64 << 10;
+
+/// How long a slot may take to give up. It looks ten times a second whether anybody listens.
+const LAST_WAIT: Timespec = Timespec {
+    tv_sec: 10,
+    tv_nsec: 0,
+};
 
 /// Why a snapshot of a running slot was not taken. The slot runs on.
 #[derive(Debug, thiserror::Error)]
@@ -174,6 +181,7 @@ impl Following {
         }
         let [reports, signals] = ready.map(|one| !one.revents().is_empty());
         if signals && let Some(signal) = interrupts.take() {
+            self.give_up();
             return Err(SnapshotFailure::Interrupted { signal });
         }
         if !reports {
@@ -195,6 +203,15 @@ impl Following {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
             Err(error) => Err(self.broken(error)),
         }
+    }
+
+    /// Has the slot give up, and waits until it has: before, it refuses another snapshot.
+    fn give_up(&self) {
+        // The slot's next report fails. Where this does, the connection has ended anyhow.
+        let _ = self.reports.shutdown(Shutdown::Read);
+        // Its end of the connection is closed last; that is reported without being asked for.
+        let mut closed = [PollFd::new(&self.reports, PollFlags::empty())];
+        let _ = poll(&mut closed, Some(&LAST_WAIT));
     }
 
     fn broken(&self, source: io::Error) -> SnapshotFailure {
