@@ -38,7 +38,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         println!("skipped: boot: there is no /dev/kvm");
         return Ok(());
     }
-    let dir = benches::place()?;
+    let dir = benches::Place::new()?;
     let guests = [
         ("tiny", Guest::tiny()?),
         ("large", Guest::large(dir.path())?),

@@ -5,7 +5,10 @@
 //! reason. Not for correctness: tests do that.
 
 use std::io;
+use std::os::unix::fs::symlink;
 use std::path::Path;
+
+use tempfile::TempDir;
 
 pub mod guest;
 pub mod monitor;
@@ -15,15 +18,33 @@ pub mod rig;
 /// Where hosts keep files in memory, as every one with systemd keeps its run directories.
 const IN_MEMORY: &str = "/dev/shm";
 
-/// A directory for a benchmark's files, in memory where the host has such a place: sockets and locks
-/// of a slot are made under `/run`, and a kernel is warm in the page cache.
-///
-/// # Errors
-/// When it cannot be made.
-pub fn place() -> io::Result<tempfile::TempDir> {
-    if Path::new(IN_MEMORY).is_dir() {
-        tempfile::tempdir_in(IN_MEMORY)
-    } else {
-        tempfile::tempdir()
+/// Where a benchmark's files are: on a disk, whose page cache keeps kernels warm, but for `run`, which
+/// is in memory where the host has such a place, as `/run` is.
+#[derive(Debug)]
+pub struct Place {
+    dir: TempDir,
+    _run: Option<TempDir>,
+}
+
+impl Place {
+    /// Makes one; it goes with its value.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn new() -> io::Result<Self> {
+        let dir = tempfile::tempdir()?;
+        let run = Path::new(IN_MEMORY)
+            .is_dir()
+            .then(|| tempfile::tempdir_in(IN_MEMORY))
+            .transpose()?;
+        if let Some(run) = &run {
+            symlink(run.path(), dir.path().join("run"))?;
+        }
+        Ok(Self { dir, _run: run })
+    }
+
+    /// The directory.
+    pub fn path(&self) -> &Path {
+        self.dir.path()
     }
 }

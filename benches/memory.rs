@@ -44,7 +44,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         println!("skipped: memory: there is no /dev/kvm");
         return Ok(());
     }
-    let dir = benches::place()?;
+    let dir = benches::Place::new()?;
     let guest = Guest::halting(dir.path())?;
     let mut monitors = Vec::from(Monitor::slotvmm()?);
     monitors.extend(Monitor::peers());

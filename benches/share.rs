@@ -20,7 +20,7 @@ use devices::vhost_user::{Connect, Connection};
 const ROUNDS: usize = 40;
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let dir = benches::place()?;
+    let dir = benches::Place::new()?;
     let shared = dir.path().join("shared");
     fs::create_dir(&shared)?;
     let [monitor, _] = Monitor::slotvmm()?;
