@@ -132,6 +132,24 @@ fn existing_directory_is_adopted_as_it_is() {
 }
 
 #[test]
+fn image_of_a_slot_becomes_its_state() {
+    let host = host();
+    fs::create_dir_all(host.path("state/slot2")).unwrap();
+    host.write("state/slot2/data.img", "what the guest wrote");
+    let made = done(&host, &["state", "create", "dev", "--from-slot", "slot2"]);
+    assert_eq!(
+        made.stdout,
+        "State 'dev' has the image of slot2, and slot2 has the state\n"
+    );
+    assert_eq!(link(&host, "slot2"), PathBuf::from("dev/data.img"));
+    let text = fs::read_to_string(host.path("state/states/dev/data.img")).unwrap();
+    assert_eq!(text, "what the guest wrote");
+    let refused = host.run(&["state", "create", "other", "--from-slot", "slot2"]);
+    assert_eq!(refused.code, Some(1), "{refused:?}");
+    assert!(refused.stderr.contains("slot2 has no image of its own"));
+}
+
+#[test]
 fn deletion_asks_first() {
     let host = host();
     done(&host, &["state", "create", "old"]);

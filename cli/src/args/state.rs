@@ -48,11 +48,20 @@ pub(crate) enum StateCommand {
     /// Show slots, states and snapshots
     List,
     /// Make a state without an image; the first slot that boots with it makes one
-    #[command(after_help = "Examples:
-  slotvmm state create dev-env")]
+    #[command(
+        after_help = "--from-slot makes the image that a slot has of its own, a regular data.img, the state's, and gives
+the slot the state.
+
+Examples:
+  slotvmm state create dev-env
+  slotvmm state create dev-env --from-slot slot1"
+    )]
     Create {
         /// Name of the new state
         name: Name,
+        /// Take the image that this slot has of its own
+        #[arg(long, value_name = "SLOT")]
+        from_slot: Option<Name>,
     },
     /// Take a snapshot of the state that a slot has
     Snapshot(Snapshot),

@@ -251,6 +251,7 @@ fn of_store(error: &StoreError) -> Exit {
         StoreError::NoState { .. }
         | StoreError::StateExists { .. }
         | StoreError::NoImage { .. }
+        | StoreError::NoOwnImage { .. }
         | StoreError::NoSnapshot { .. }
         | StoreError::Ambiguous { .. }
         | StoreError::SnapshotExists { .. }

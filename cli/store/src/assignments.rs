@@ -87,6 +87,9 @@ impl Assignments {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Change {
     slots: BTreeMap<Name, Option<Name>>,
+    /// The slot whose own image becomes that of its new state.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    adopted: Option<Name>,
 }
 
 impl Change {
@@ -94,6 +97,14 @@ impl Change {
     pub(crate) fn set(mut self, slot: &Name, state: Option<&Name>) -> Self {
         self.slots.insert(slot.clone(), state.cloned());
         self
+    }
+
+    /// Gives `slot` the new state `state` with the image that the slot has of its own.
+    pub(crate) fn adopt(slot: &Name, state: &Name) -> Self {
+        Self {
+            adopted: Some(slot.clone()),
+            ..Self::default().set(slot, Some(state))
+        }
     }
 
     /// Decides it and carries it out: after the first write it happens, whoever is killed. When the
@@ -127,11 +138,23 @@ impl Change {
             if let Some(state) = state {
                 // A state that is assigned before it exists comes to be in this way.
                 durable::ensure_dir(&layout.state(state))?;
+                if self.adopted.as_ref() == Some(slot) {
+                    adopt(layout, slot, state)?;
+                }
             }
             link(layout, slot, state.as_ref())?;
         }
         durable::remove_file(&layout.journal())
     }
+}
+
+/// Moves the image that a slot has of its own into a state that has none; done if it has none.
+fn adopt(layout: &Layout, slot: &Name, state: &Name) -> Result<(), StoreError> {
+    let own = layout.link(slot);
+    if fs::symlink_metadata(&own).is_ok_and(|own| own.is_file()) {
+        durable::rename_new(&own, &layout.image(state))?;
+    }
+    Ok(())
 }
 
 /// Carries out what a killed command had decided.

@@ -41,6 +41,14 @@ pub enum StoreError {
         /// The state.
         state: Name,
     },
+    /// The slot boots with a state, or with nothing yet.
+    #[error("{slot} has no image of its own: {} is no regular file", path.display())]
+    NoOwnImage {
+        /// The slot.
+        slot: Name,
+        /// Where the image would be.
+        path: PathBuf,
+    },
     /// There is no such snapshot.
     #[error("Snapshot '{snapshot}' does not exist: `slotvmm state list` shows those that do")]
     NoSnapshot {

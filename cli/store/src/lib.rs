@@ -41,6 +41,6 @@ pub use self::list::{SlotInfo, SnapshotInfo, StateInfo};
 pub use self::name::{Name, NameError, SnapshotRef};
 pub use self::store::{Locked, Store};
 pub use self::verbs::{
-    Assigned, Conflict, ControlError, Keep, MigrateError, Migrated, Retention, RetentionError,
-    SlotControl,
+    Adopted, Assigned, Conflict, ControlError, Keep, MigrateError, Migrated, Retention,
+    RetentionError, SlotControl,
 };

@@ -10,7 +10,7 @@ use super::control::Slots;
 use super::{require_slot, running, state_of, store, with_progress};
 use crate::args::{Assign, Snapshot, Source};
 use crate::client::{Ask, ClientError};
-use crate::commands::{CommandError, Context};
+use crate::commands::{CommandError, Context, Voice};
 use crate::exit::Exit;
 use crate::output::size;
 
@@ -24,6 +24,25 @@ pub(super) fn create(name: &Name, context: &Context) -> Result<Exit, CommandErro
     context.info(&format!(
         "Assign it to a slot with: vm-state assign <slot> {name}"
     ))?;
+    Ok(Exit::Success)
+}
+
+/// Makes the image that a slot has of its own a state.
+pub(super) fn adopt(name: &Name, slot: &Name, context: &Context) -> Result<Exit, CommandError> {
+    let store = store(context)?;
+    require_slot(slot, &store, context)?;
+    context.info(&format!("Creating state '{name}' from {slot}..."))?;
+    let adopted = with_progress("Copying", |progress| store.adopt(slot, name, progress))?;
+    if let Some(backup) = &adopted.backup {
+        context.warn(&format!(
+            "{slot} and the states are on different file systems, so the image was copied; the old \
+             one is {}",
+            backup.display()
+        ))?;
+    }
+    let text = format!("State '{name}' has the image of {slot}, and {slot} has the state");
+    let value = json!({ "state": name, "slot": slot, "backup": adopted.backup });
+    context.done(&text, &value)?;
     Ok(Exit::Success)
 }
 
@@ -41,7 +60,10 @@ pub(in crate::commands) fn snapshot(
     ))?;
     let client = context.client(slot.as_str())?;
     let manifest = match client.ask::<VmInfo>(Ask::Info) {
-        Ok(_) => running::snapshot(&client, (&store, &state), args)?,
+        Ok(_) => {
+            warn_of_crash_consistency(slot, context)?;
+            running::snapshot(&client, (&store, &state), args)?
+        }
         // A slot that is just starting or ending holds the image, and is named then.
         Err(ClientError::NotRunning { .. }) => with_progress("Copying", |progress| {
             store.snapshot(&state, snapshot, progress)
@@ -54,6 +76,19 @@ pub(in crate::commands) fn snapshot(
     );
     context.done(&text, &json!(manifest))?;
     Ok(Exit::Success)
+}
+
+/// What users of `vm-state` are told before a running slot's snapshot.
+fn warn_of_crash_consistency(slot: &Name, context: &Context) -> Result<(), CommandError> {
+    if context.voice == Voice::Slotvmm {
+        return Ok(());
+    }
+    context.warn(&format!(
+        "{slot} is running - snapshot will be crash-consistent"
+    ))?;
+    context.warn(&format!(
+        "For a clean snapshot, stop the slot first: slotvmm stop {slot}"
+    ))
 }
 
 /// What a snapshot is and has cost, for people.

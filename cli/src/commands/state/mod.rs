@@ -24,7 +24,14 @@ use crate::resolve::Paths;
 pub(super) fn state(command: &StateCommand, context: &Context) -> Result<Exit, CommandError> {
     match command {
         StateCommand::List => list::list(context),
-        StateCommand::Create { name } => change::create(name, context),
+        StateCommand::Create {
+            name,
+            from_slot: None,
+        } => change::create(name, context),
+        StateCommand::Create {
+            name,
+            from_slot: Some(slot),
+        } => change::adopt(name, slot, context),
         StateCommand::Snapshot(args) => change::snapshot(args, context),
         StateCommand::Assign(args) => change::assign(args, context),
         StateCommand::Clone { source, new } => change::clone(source, new, context),

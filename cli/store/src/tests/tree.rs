@@ -141,7 +141,7 @@ fn import(store: &Store, what: &Export) -> Result<(), StoreError> {
 pub(crate) type Act = fn(&Store) -> Result<(), StoreError>;
 
 /// Every verb that changes a store, in each of its ways.
-pub(crate) const ACTS: [(&str, Act); 21] = [
+pub(crate) const ACTS: [(&str, Act); 22] = [
     ("create", |store| store.create(&name("new"))),
     ("snapshot", |store| {
         store
@@ -189,6 +189,11 @@ pub(crate) const ACTS: [(&str, Act); 21] = [
     ("assign what another slot has", |store| {
         store
             .assign(&name("slot2"), &name("web"), Conflict::Move)
+            .map(drop)
+    }),
+    ("adopt", |store| {
+        store
+            .adopt(&name("slot2"), &name("new"), &|_, _| ())
             .map(drop)
     }),
     ("unassign", |store| store.unassign(&name("slot1"))),

@@ -1,6 +1,7 @@
 //! What each verb does, and what it refuses.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 
 use super::tree::{furnish, tree, write_image};
 use super::{Fixture, name};
@@ -34,6 +35,63 @@ fn clone_is_independent_and_bit_identical() {
     assert!(original == fs::read(&new).unwrap());
     write_image(&new, 99);
     assert!(original == fs::read(&web).unwrap());
+}
+
+#[test]
+fn slot_s_own_image_becomes_a_state_without_being_copied() {
+    let fixture = furnished();
+    let (slot, new) = (name("slot2"), name("new"));
+    let inode = |path| fs::metadata(fixture.path(path)).unwrap().ino();
+    let before = inode("slot2/data.img");
+    fixture.store.adopt(&slot, &new, &|_, _| ()).unwrap();
+    assert_eq!(inode("states/new/data.img"), before);
+    assert_eq!(
+        linked(&fixture, "slot2").unwrap(),
+        "states/new/data.img",
+        "the slot boots with it"
+    );
+    assert_eq!(fixture.store.state_of(&slot).unwrap(), Some(new));
+    // There is nothing left to be made a state.
+    let again = fixture.store.adopt(&slot, &name("newer"), &|_, _| ());
+    assert!(matches!(again, Err(StoreError::NoOwnImage { .. })));
+}
+
+#[test]
+fn slot_s_own_image_on_another_file_system_is_copied_and_kept() {
+    let (fixture, elsewhere) = (furnished(), tempfile::tempdir_in("/tmp").unwrap());
+    let (slot, new) = (name("slot2"), name("new"));
+    let own = fixture.path("slot2");
+    let moved = elsewhere.path().join("slot2");
+    fs::create_dir(&moved).unwrap();
+    fs::copy(own.join("data.img"), moved.join("data.img")).unwrap();
+    if fs::metadata(&own).unwrap().dev() == fs::metadata(&moved).unwrap().dev() {
+        println!("skipped: /tmp and /dev/shm are one file system");
+        return;
+    }
+    let content = fs::read(own.join("data.img")).unwrap();
+    fs::remove_dir_all(&own).unwrap();
+    std::os::unix::fs::symlink(&moved, &own).unwrap();
+    let adopted = fixture.store.adopt(&slot, &new, &|_, _| ()).unwrap();
+    assert!(content == fs::read(fixture.path("states/new/data.img")).unwrap());
+    assert!(content == fs::read(adopted.backup.unwrap()).unwrap());
+    assert_eq!(fixture.store.state_of(&slot).unwrap(), Some(new));
+}
+
+#[test]
+fn image_in_use_is_not_made_a_state() {
+    let fixture = furnished();
+    let own = fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(fixture.path("slot2/data.img"))
+        .unwrap();
+    try_lock(&own, Access::Exclusive).unwrap();
+    let before = tree(fixture.dir.path());
+    let refused = fixture
+        .store
+        .adopt(&name("slot2"), &name("new"), &|_, _| ());
+    assert!(matches!(refused, Err(StoreError::InUse { .. })));
+    assert_eq!(tree(fixture.dir.path()), before);
 }
 
 #[test]

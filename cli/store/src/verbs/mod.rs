@@ -1,6 +1,7 @@
 //! One file per verb; each is a method of the store. Every one leaves the store as it was before or
 //! as it is to be, whatever kills it.
 
+mod adopt;
 mod assign;
 mod clone;
 mod create;
@@ -11,6 +12,7 @@ mod reset;
 mod restore;
 mod snapshot;
 
+pub use self::adopt::Adopted;
 pub use self::assign::{Assigned, Conflict};
 pub use self::gc::{Retention, RetentionError};
 pub use self::migrate::{ControlError, MigrateError, Migrated, SlotControl};
