@@ -13,6 +13,22 @@ const DROP_IN: &str = include_str!("../systemd/guest/sshd@.service.d/slotvmm.con
 /// Has the initrd load the driver, so that systemd sees the device when it looks for it.
 const EARLY: &str = "rd.driver.pre=vmw_vsock_virtio_transport";
 
+/// Logs in with the SSH client of the image `$1` as it comes: systemd's own proxy, its configuration.
+/// `$2` is the slot's run directory, `$3` the user, `$4` the command.
+const STOCK_CLIENT: &str = r#"set -eu
+mount --make-rprivate /
+root=$(mktemp -d)
+mount -t tmpfs root "$root"
+mkdir "$root/image" "$root/upper" "$root/work" "$root/all"
+mount -t squashfs -o ro,loop "$1" "$root/image"
+mount -t overlay -o "lowerdir=$root/image,upperdir=$root/upper,workdir=$root/work" all "$root/all"
+mount --rbind /dev "$root/all/dev"
+mount --bind "$2" "$root/all/mnt"
+rm "$root/all/root/.ssh" -rf
+exec chroot "$root/all" /usr/bin/ssh -o BatchMode=yes -o StrictHostKeyChecking=no \
+    -i /mnt/ssh_key "$3@vsock-mux/mnt/vsock.sock" "$4"
+"#;
+
 /// Prints what no two boots have in common.
 const BOOT_ID: &str = "cat /proc/sys/kernel/random/boot_id";
 
@@ -36,6 +52,15 @@ fn through_cat(slot: &Slot, file: File) -> Result<Vec<u8>> {
     let output = limited.stdin(file).stderr(Stdio::inherit()).output()?;
     ensure!(output.status.success(), "cat ended with {}", output.status);
     Ok(output.stdout)
+}
+
+/// An ordinary `ssh` with the proxy that systemd installs for it.
+fn stock_ssh(lab: &Lab, slot: &Slot, user: &str, command: &str) -> Result<Ended> {
+    let mut client = Command::new("unshare");
+    client.args(["--mount", "sh", "-c", STOCK_CLIENT, "sh"]);
+    client.arg(Distribution::Trixie.image(lab));
+    client.arg(slot.path("run/slot1")).args([user, command]);
+    Ended::of(client)
 }
 
 #[test]
@@ -64,6 +89,11 @@ fn key_of_the_boot_opens_a_guest_without_a_network() -> Result<()> {
     );
     let ended = ssh(&slot, &["admin@slot1", "id -un; echo why >&2; exit 7"])?.expect_code(7)?;
     assert_eq!((ended.stdout.trim(), ended.stderr.trim()), ("admin", "why"));
+    let ended = stock_ssh(&lab, &slot, "root", BOOT_ID)?.expect_code(0)?;
+    assert_eq!(ended.stdout.trim(), expected);
+    let ended = stock_ssh(&lab, &slot, "admin", "id -un; exit 7")?.expect_code(7)?;
+    assert_eq!(ended.stdout.trim(), "admin");
+
     let sent: Vec<u8> = (0..BYTES)
         .map(|place| (place.wrapping_mul(2_654_435_761) >> 24) as u8)
         .collect();

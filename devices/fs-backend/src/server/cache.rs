@@ -23,8 +23,8 @@ const LONG: Duration = Duration::from_secs(24 * 60 * 60);
 /// For what may.
 const SHORT: Duration = Duration::from_secs(1);
 
-/// What changed less than this ago, in nanoseconds, may still be in the making: a path that is
-/// being copied into the store is seen before it is complete.
+/// What changed less than this ago, in nanoseconds, may still be in the making, unless it says that
+/// it is complete: a path that is being copied into the store is seen before.
 const YOUNG: i64 = 60 * 1_000_000_000;
 
 impl Cache {
@@ -32,7 +32,7 @@ impl Cache {
     pub(super) fn attributes(self, id: NodeId, stat: &Stat, now: i64) -> Duration {
         match self {
             // The top directory changes whenever a path comes or goes.
-            Self::Always if id == NodeId::ROOT || is_young(stat, now) => SHORT,
+            Self::Always if id == NodeId::ROOT || is_in_the_making(stat, now) => SHORT,
             Self::Always => LONG,
             Self::Auto => SHORT,
             Self::Never => Duration::ZERO,
@@ -42,7 +42,7 @@ impl Cache {
     /// How long the name that led to `stat` may be kept, at the time `now`.
     pub(super) fn name(self, stat: &Stat, now: i64) -> Duration {
         match self {
-            Self::Always if is_young(stat, now) => SHORT,
+            Self::Always if is_in_the_making(stat, now) => SHORT,
             Self::Always => LONG,
             Self::Auto => SHORT,
             Self::Never => Duration::ZERO,
@@ -54,7 +54,7 @@ impl Cache {
     pub(super) fn absence(self, id: NodeId, directory: &Stat, now: i64) -> Duration {
         match self {
             // New paths of a store appear here.
-            Self::Always if id == NodeId::ROOT || is_young(directory, now) => SHORT,
+            Self::Always if id == NodeId::ROOT || is_in_the_making(directory, now) => SHORT,
             Self::Always => LONG,
             Self::Auto => SHORT,
             Self::Never => Duration::ZERO,
@@ -62,7 +62,7 @@ impl Cache {
     }
 }
 
-fn is_young(stat: &Stat, now: i64) -> bool {
+fn is_in_the_making(stat: &Stat, now: i64) -> bool {
     // What changes in the future is not known to be old.
-    now.saturating_sub(stat.changed()) < YOUNG
+    !stat.is_registered() && now.saturating_sub(stat.changed()) < YOUNG
 }

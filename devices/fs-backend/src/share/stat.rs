@@ -109,6 +109,12 @@ impl Stat {
         }
     }
 
+    /// Whether it has the time stamp that Nix and Guix give to everything in a path, one second after
+    /// the epoch, once the path is complete.
+    pub fn is_registered(&self) -> bool {
+        nanoseconds(&self.0.stx_mtime) == NANOSECONDS
+    }
+
     /// When anything about it changed last, in nanoseconds since the epoch.
     pub fn changed(&self) -> i64 {
         nanoseconds(&self.0.stx_ctime)

@@ -1,5 +1,7 @@
 //! The share changes on the host while a guest uses it.
 
+use std::time::{Duration, UNIX_EPOCH};
+
 use super::*;
 
 /// Makes the server forget what is open, as time does.
@@ -20,6 +22,28 @@ fn a_path_that_is_added_is_found_and_soon() {
     std::fs::create_dir(guest.host("newer")).unwrap();
     let listed = guest.list(Opcode::Readdir, ROOT_ID, 4096).unwrap();
     assert!(listed.iter().any(|entry| entry.name == b"newer"));
+}
+
+#[test]
+fn what_is_new_is_kept_for_long_once_it_is_registered() {
+    let guest = Guest::new();
+    std::fs::create_dir(guest.host("path")).unwrap();
+    let file = std::fs::File::create(guest.host("path/file")).unwrap();
+    let path = guest.walk("path").unwrap();
+    let kept = |name: &[u8]| {
+        let entry = guest.entry(path, name).unwrap();
+        (entry.entry_valid, entry.attr_valid)
+    };
+    assert_eq!(kept(b"file"), (1, 1));
+    assert_eq!(kept(b"other").0, 1);
+    let registered = UNIX_EPOCH + Duration::from_secs(1);
+    file.set_modified(registered).unwrap();
+    assert_eq!(kept(b"file"), (24 * 60 * 60, 24 * 60 * 60));
+    // The directory is still being filled.
+    assert_eq!(kept(b"other").0, 1);
+    let directory = std::fs::File::open(guest.host("path")).unwrap();
+    directory.set_modified(registered).unwrap();
+    assert_eq!(kept(b"other").0, 24 * 60 * 60);
 }
 
 #[test]

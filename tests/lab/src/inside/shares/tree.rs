@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
 
@@ -44,13 +45,33 @@ pub(super) fn plant(dir: &Path, files: usize, large: usize) -> Result<()> {
         let content = format!("{number}\n").repeat(number * 7 % 1500);
         fs::write(parent.join(format!("file{number}")), content).context("Cannot make the tree")?;
     }
+    register(&dir.join("tree"))?;
     let mut file = File::create(dir.join("large"))?;
     let block: Vec<u8> = (0..1 << 20).map(|at: u32| at.to_le_bytes()[1]).collect();
     for _ in 0..large {
         file.write_all(&block)
             .context("Cannot make the large file")?;
     }
-    Ok(())
+    Ok(file.set_modified(registered())?)
+}
+
+/// The time stamp of everything in a store.
+fn registered() -> SystemTime {
+    UNIX_EPOCH + Duration::from_secs(1)
+}
+
+/// Gives everything in `dir`, and `dir`, the time stamp of a store: a backend may tell paths that are
+/// complete from others by it.
+fn register(dir: &Path) -> Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            register(&entry.path())?;
+        } else {
+            File::open(entry.path())?.set_modified(registered())?;
+        }
+    }
+    Ok(File::open(dir)?.set_modified(registered())?)
 }
 
 /// Adds what the guest runs.
