@@ -13,8 +13,8 @@ const DROP_IN: &str = include_str!("../systemd/guest/sshd@.service.d/slotvmm.con
 /// Has the initrd load the driver, so that systemd sees the device when it looks for it.
 const EARLY: &str = "rd.driver.pre=vmw_vsock_virtio_transport";
 
-/// Logs in with the SSH client of the image `$1` as it comes: systemd's own proxy, its configuration.
-/// `$2` is the slot's run directory, `$3` the user, `$4` the command.
+/// Logs in with the SSH client of the image `$1` and systemd's own proxy, which is configured as in
+/// docs/systemd.md. `$2` is the slot's run directory, `$3` the user, `$4` the command.
 const STOCK_CLIENT: &str = r#"set -eu
 mount --make-rprivate /
 root=$(mktemp -d)
@@ -24,8 +24,16 @@ mount -t squashfs -o ro,loop "$1" "$root/image"
 mount -t overlay -o "lowerdir=$root/image,upperdir=$root/upper,workdir=$root/work" all "$root/all"
 mount --rbind /dev "$root/all/dev"
 mount --bind "$2" "$root/all/mnt"
-rm "$root/all/root/.ssh" -rf
-exec chroot "$root/all" /usr/bin/ssh -o BatchMode=yes -o StrictHostKeyChecking=no \
+rm -r "$root/all/root/.ssh"
+cat >"$root/all/etc/ssh/ssh_config.d/slotvmm.conf" <<'END'
+Host vsock-mux/*
+    ProxyCommand /usr/lib/systemd/systemd-ssh-proxy %h %p
+    ProxyUseFdpass yes
+    CheckHostIP no
+    StrictHostKeyChecking no
+    UserKnownHostsFile /dev/null
+END
+exec chroot "$root/all" /usr/bin/ssh -o BatchMode=yes \
     -i /mnt/ssh_key "$3@vsock-mux/mnt/vsock.sock" "$4"
 "#;
 
