@@ -247,11 +247,17 @@ fn of_store(error: &StoreError) -> Exit {
     match error {
         StoreError::InUse { .. } | StoreError::BeingMade { .. } => Exit::DiskLocked,
         StoreError::Damaged { .. } => Exit::Config,
-        StoreError::NoStore { .. } | StoreError::Host { .. } => Exit::Host,
+        StoreError::NoStore { .. }
+        | StoreError::NoDataSet { .. }
+        | StoreError::Zfs { .. }
+        | StoreError::NoZfs { .. }
+        | StoreError::Host { .. } => Exit::Host,
         StoreError::NoState { .. }
         | StoreError::StateExists { .. }
         | StoreError::NoImage { .. }
         | StoreError::NoOwnImage { .. }
+        | StoreError::NoManifest { .. }
+        | StoreError::OtherImage { .. }
         | StoreError::NoSnapshot { .. }
         | StoreError::Ambiguous { .. }
         | StoreError::SnapshotExists { .. }

@@ -3,7 +3,7 @@
 use super::net::HostNetFile;
 use super::reader::Table;
 use super::slot::{Common, Setting};
-use super::values::{AbsolutePath, Backend, Keep};
+use super::values::{AbsolutePath, Backend, DataSetName, Keep};
 
 /// What the host file says.
 #[derive(Debug, Default)]
@@ -18,6 +18,8 @@ pub(crate) struct HostFile {
     pub(crate) cache_dir: Setting<AbsolutePath>,
     /// `[snapshot]`
     pub(crate) snapshot: SnapshotFile,
+    /// `zfs.dataset`: the data set above those of states.
+    pub(crate) data_set: Setting<DataSetName>,
     /// `[net]`
     pub(crate) net: HostNetFile,
     /// `[defaults]`
@@ -33,11 +35,18 @@ impl HostFile {
             run_dir: table.get("run_dir"),
             cache_dir: table.get("cache_dir"),
             snapshot: SnapshotFile::read(table.table("snapshot")),
+            data_set: Self::read_zfs(table.table("zfs")),
             net: HostNetFile::read(table.table("net")),
             defaults: Self::read_defaults(table.table("defaults")),
         };
         table.finish();
         file
+    }
+
+    fn read_zfs(mut table: Table<'_>) -> Setting<DataSetName> {
+        let dataset = table.get("dataset");
+        table.finish();
+        dataset
     }
 
     fn read_defaults(mut table: Table<'_>) -> Common {

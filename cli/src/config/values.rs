@@ -214,10 +214,35 @@ impl FromNode for Backend {
             &[
                 ("auto", Method::Auto),
                 ("reflink", Method::Reflink),
+                // What btrfs shares are blocks as well.
+                ("btrfs", Method::Reflink),
+                ("zfs", Method::Zfs),
                 ("copy", Method::Copy),
             ],
         )?;
         Ok(Self(method))
+    }
+}
+
+/// The name of a ZFS data set: its pool's, then parts, with slashes between.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct DataSetName(pub(crate) String);
+
+impl FromNode for DataSetName {
+    fn from_node(node: &Node) -> Result<Self, String> {
+        let text = String::from_node(node)?;
+        let is_part = |part: &str| {
+            let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-:".contains(&byte);
+            let first = part.bytes().next();
+            first.is_some_and(|byte| byte.is_ascii_alphanumeric()) && part.bytes().all(plain)
+        };
+        if text.split('/').all(is_part) {
+            return Ok(Self(text));
+        }
+        Err(expected(
+            "the name of a ZFS data set such as microvms/storage/states",
+            &node.value,
+        ))
     }
 }
 

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::building::Building;
 use crate::error::StoreError;
 use crate::layout::{Layout, NEW};
 use crate::name::Name;
@@ -137,7 +138,9 @@ impl Change {
         for (slot, state) in &self.slots {
             if let Some(state) = state {
                 // A state that is assigned before it exists comes to be in this way.
-                durable::ensure_dir(&layout.state(state))?;
+                if !layout.state(state).is_dir() {
+                    Building::begin_state(locked, state)?.finish_locked(locked)?;
+                }
                 if self.adopted.as_ref() == Some(slot) {
                     adopt(layout, slot, state)?;
                 }

@@ -14,8 +14,11 @@ use crate::durable;
 use crate::error::StoreError;
 use crate::fault;
 use crate::holder::Holder;
+use crate::kept;
 use crate::layout::{NEW, OLD};
-use crate::store::Locked;
+use crate::name::Name;
+use crate::store::{Locked, Store};
+use crate::zfs::DataSets;
 
 /// What becomes of a directory that is dropped.
 #[derive(Debug, PartialEq, Eq)]
@@ -30,11 +33,57 @@ pub(crate) struct Building {
     dir: PathBuf,
     place: PathBuf,
     drops: Drops,
+    /// The data set that is mounted at `dir`, if that is one.
+    set: Option<(DataSets, Name)>,
     /// Locked as long as it is open.
-    _lock: File,
+    lock: File,
 }
 
 impl Building {
+    /// Begins a state: a data set where states are made as such, else a directory.
+    ///
+    /// # Errors
+    /// As [`Self::begin`], and when ZFS refuses.
+    pub(crate) fn begin_state(locked: &Locked<'_>, state: &Name) -> Result<Self, StoreError> {
+        let place = locked.layout().state(state);
+        let Some(sets) = locked.store().new_in_data_sets()? else {
+            return Self::begin(locked, &place);
+        };
+        refuse_while_alive(&beside(&place, NEW))?;
+        sets.create(state)?;
+        Self::in_data_set(sets, state, place)
+    }
+
+    /// Begins a state that has what a snapshot of a data set has.
+    ///
+    /// # Errors
+    /// As [`Self::begin_state`].
+    pub(crate) fn begin_clone(
+        locked: &Locked<'_>,
+        (sets, source): (&DataSets, (&Name, &str)),
+        state: &Name,
+    ) -> Result<Self, StoreError> {
+        let place = locked.layout().state(state);
+        refuse_while_alive(&beside(&place, NEW))?;
+        sets.clone_of(source, state)?;
+        let building = Self::in_data_set(sets, state, place)?;
+        kept::clear_files(&building.dir)?;
+        Ok(building)
+    }
+
+    fn in_data_set(sets: &DataSets, state: &Name, place: PathBuf) -> Result<Self, StoreError> {
+        let dir = beside(&place, NEW);
+        let building = Self {
+            place,
+            drops: Drops::Remove,
+            set: Some((sets.clone(), state.clone())),
+            lock: locked_dir(&dir)?,
+            dir,
+        };
+        building.inherit_owner()?;
+        Ok(building)
+    }
+
     /// Begins a directory that will be at `place`. The store is locked, so nobody else begins it.
     ///
     /// # Errors
@@ -60,20 +109,23 @@ impl Building {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             result => result.map_err(StoreError::at("create directory", &dir))?,
         }
-        let lock = File::open(&dir).map_err(StoreError::at("open", &dir))?;
-        flock(&lock, FlockOperation::NonBlockingLockExclusive)
-            .map_err(|errno| StoreError::at("lock", &dir)(errno.into()))?;
         let building = Self {
             place: place.to_owned(),
             drops: Drops::Remove,
-            _lock: lock,
+            set: None,
+            lock: locked_dir(&dir)?,
             dir,
         };
-        if let Some(parent) = building.dir.parent() {
-            durable::inherit_owner(&building.dir, parent)?;
-        }
+        building.inherit_owner()?;
         fault::point("a new directory is empty");
         Ok(building)
+    }
+
+    fn inherit_owner(&self) -> Result<(), StoreError> {
+        match self.dir.parent() {
+            Some(parent) => durable::inherit_owner(&self.dir, parent),
+            None => Ok(()),
+        }
     }
 
     /// Where it is being made.
@@ -87,11 +139,40 @@ impl Building {
         self
     }
 
-    /// Gives the directory its name; its files are durable already.
+    /// Gives the directory its name; its files are durable already, and none is open. Locks the
+    /// store if that is needed.
     ///
     /// # Errors
     /// When the host refuses; then the directory is gone.
-    pub(crate) fn finish(mut self) -> Result<(), StoreError> {
+    pub(crate) fn finish(self, store: &Store) -> Result<(), StoreError> {
+        if self.set.is_none() {
+            return self.finish_as_directory();
+        }
+        self.finish_locked(&store.lock_as_it_is()?)
+    }
+
+    /// As [`Self::finish`], for a command that holds the store's lock.
+    ///
+    /// # Errors
+    /// As [`Self::finish`].
+    pub(crate) fn finish_locked(mut self, _locked: &Locked<'_>) -> Result<(), StoreError> {
+        let Some((sets, state)) = self.set.clone() else {
+            return self.finish_as_directory();
+        };
+        durable::sync_dir(&self.dir)?;
+        // A data set with an open file cannot be mounted elsewhere. Nobody looks whether this is
+        // being made while the store is locked.
+        self.lock = File::open("/dev/null").map_err(StoreError::at("leave", &self.dir))?;
+        sets.publish(&state)?;
+        self.drops = Drops::Keep;
+        Ok(())
+    }
+
+    /// As [`Self::finish`], where it is no data set.
+    ///
+    /// # Errors
+    /// As [`Self::finish`].
+    pub(crate) fn finish_as_directory(mut self) -> Result<(), StoreError> {
         durable::sync_dir(&self.dir)?;
         durable::rename_new(&self.dir, &self.place)?;
         self.drops = Drops::Keep;
@@ -99,10 +180,25 @@ impl Building {
     }
 }
 
+fn locked_dir(dir: &Path) -> Result<File, StoreError> {
+    let lock = File::open(dir).map_err(StoreError::at("open", dir))?;
+    flock(&lock, FlockOperation::NonBlockingLockExclusive)
+        .map_err(|errno| StoreError::at("lock", dir)(errno.into()))?;
+    Ok(lock)
+}
+
 impl Drop for Building {
     fn drop(&mut self) {
-        if self.drops == Drops::Remove {
-            // What cannot be removed now is a leftover like that of a maker who died.
+        if self.drops == Drops::Keep {
+            return;
+        }
+        // What cannot be removed now is a leftover like that of a maker who died.
+        if let Some((sets, state)) = &self.set {
+            if let Ok(null) = File::open("/dev/null") {
+                self.lock = null;
+            }
+            let _ = sets.abandon(state, &self.dir);
+        } else {
             let _ = fs::remove_dir_all(&self.dir);
         }
     }

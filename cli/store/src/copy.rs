@@ -22,6 +22,8 @@ pub enum Method {
     Auto,
     /// Share blocks, or fail.
     Reflink,
+    /// States are ZFS data sets: their snapshots and clones are those of ZFS.
+    Zfs,
     /// Copy data.
     Copy,
 }

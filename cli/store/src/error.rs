@@ -98,6 +98,50 @@ pub enum StoreError {
         #[source]
         source: serde_json::Error,
     },
+    /// A snapshot was taken by another tool.
+    #[error(
+        "{} was taken by another tool and says nothing of itself: restore it to a state first",
+        path.display()
+    )]
+    NoManifest {
+        /// The snapshot.
+        path: PathBuf,
+    },
+    /// The slot has had its state for a shorter time than it runs.
+    #[error("{slot} runs with another image than that of state '{state}': restart it first")]
+    OtherImage {
+        /// The slot.
+        slot: Name,
+        /// The state.
+        state: Name,
+    },
+    /// States are to be data sets, and there is none above them.
+    #[error(
+        "{} is no ZFS data set: make one there with `zfs create -o mountpoint=…`, name it with \
+         `zfs.dataset` in host.toml, or set another `snapshot.backend`",
+        states.display()
+    )]
+    NoDataSet {
+        /// The directory of states.
+        states: PathBuf,
+    },
+    /// ZFS refused something.
+    #[error("`zfs {command}` failed: {said}")]
+    Zfs {
+        /// What was tried.
+        command: String,
+        /// What it said.
+        said: String,
+    },
+    /// The program `zfs` cannot be started.
+    #[error("Failed to start `zfs {command}`: install the ZFS utilities")]
+    NoZfs {
+        /// What was tried.
+        command: String,
+        /// What the host said.
+        #[source]
+        source: io::Error,
+    },
     /// The host refused something.
     #[error("Failed to {action} {}", path.display())]
     Host {

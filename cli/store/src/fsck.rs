@@ -54,7 +54,7 @@ impl Store {
     /// When the store cannot be read, or not be mended.
     pub fn fsck(&self, mode: Mode) -> Result<Vec<Finding>, StoreError> {
         let locked = self.lock_as_it_is()?;
-        let mut found = look(self.layout())?;
+        let mut found = look(self)?;
         if mode == Mode::Look {
             return Ok(found);
         }
@@ -74,7 +74,8 @@ impl Store {
     }
 }
 
-fn look(layout: &Layout) -> Result<Vec<Finding>, StoreError> {
+fn look(store: &Store) -> Result<Vec<Finding>, StoreError> {
+    let layout = store.layout();
     let mut found = Vec::new();
     let mut report = |path: PathBuf, remedy, explanation: String| {
         found.push(Finding {
@@ -87,8 +88,15 @@ fn look(layout: &Layout) -> Result<Vec<Finding>, StoreError> {
         let text = "a change of assignments that a killed command had decided: it is carried out";
         report(layout.journal(), Remedy::Repairable, text.to_owned());
     }
+    let in_sets = left_in_data_sets(store)?;
     for path in all_leftovers(layout)? {
+        if in_sets.iter().any(|(other, _)| *other == path) {
+            continue;
+        }
         report(path.clone(), Remedy::Repairable, explain_leftover(&path));
+    }
+    for (path, text) in in_sets {
+        report(path, Remedy::Repairable, text.to_owned());
     }
     for path in unfinished(layout)? {
         let text = "an image that a killed slotvmm had not finished making: it is removed";
@@ -98,10 +106,18 @@ fn look(layout: &Layout) -> Result<Vec<Finding>, StoreError> {
         let text = format!("{slot} has state '{state}' and does not boot with it: it is linked");
         report(layout.link(&slot), Remedy::Repairable, text);
     }
-    for (path, text) in undecided(layout)? {
+    for (path, text) in undecided(store)? {
         report(path, Remedy::Decide, text);
     }
     Ok(found)
+}
+
+fn left_in_data_sets(store: &Store) -> Result<Vec<(PathBuf, &'static str)>, StoreError> {
+    let Some(sets) = store.data_sets() else {
+        return Ok(Vec::new());
+    };
+    let found = sets.leftovers()?.into_iter();
+    Ok(found.map(|it| (it.path(sets), it.explanation())).collect())
 }
 
 fn all_leftovers(layout: &Layout) -> Result<Vec<PathBuf>, StoreError> {
@@ -161,7 +177,8 @@ fn wrong_links(layout: &Layout) -> Result<Vec<(Name, Name)>, StoreError> {
 }
 
 /// What needs a decision.
-fn undecided(layout: &Layout) -> Result<Vec<(PathBuf, String)>, StoreError> {
+fn undecided(store: &Store) -> Result<Vec<(PathBuf, String)>, StoreError> {
+    let layout = store.layout();
     let mut found = Vec::new();
     let mut owners: BTreeMap<Name, Name> = BTreeMap::new();
     for (slot, state) in Assignments::read(layout)?.iter() {

@@ -59,6 +59,12 @@ pub(crate) fn require_unused(path: &Path) -> Result<(), StoreError> {
     }
 }
 
+/// Whether a writer uses the image.
+pub(crate) fn is_held(path: &Path) -> Result<bool, StoreError> {
+    let file = File::open(path).map_err(StoreError::at("open", path))?;
+    lock::is_busy(&file, Access::Shared).map_err(StoreError::at("inspect the lock of", path))
+}
+
 fn in_use(path: &Path, file: &File) -> StoreError {
     StoreError::InUse {
         path: path.to_owned(),

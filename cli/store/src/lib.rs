@@ -22,6 +22,7 @@ mod fault;
 pub mod fsck;
 pub mod holder;
 mod image;
+mod kept;
 mod layout;
 mod list;
 pub mod lock;
@@ -32,6 +33,7 @@ mod store;
 mod tests;
 pub mod transfer;
 mod verbs;
+mod zfs;
 
 pub use self::assignments::Assignments;
 pub use self::error::StoreError;
@@ -44,3 +46,4 @@ pub use self::verbs::{
     Adopted, Assigned, Conflict, ControlError, Keep, MigrateError, Migrated, Retention,
     RetentionError, SlotControl,
 };
+pub use self::zfs::DataSets;

@@ -108,6 +108,15 @@ impl Store {
     /// When the store cannot be read.
     pub fn snapshots(&self, state: &Name) -> Result<Vec<SnapshotInfo>, StoreError> {
         let mut snapshots = Vec::new();
+        if let Some(sets) = self.data_sets() {
+            let its = sets.snapshots_of(state)?.into_iter();
+            snapshots.extend(its.map(|(snapshot, it)| SnapshotInfo {
+                snapshot,
+                allocated_bytes: it.referenced,
+                created: it.created,
+                manifest: it.manifest,
+            }));
+        }
         for snapshot in names(&self.layout().snapshots(state))? {
             let dir = self.layout().snapshot(state, &snapshot);
             let manifest = Manifest::read(&dir).ok();

@@ -96,11 +96,33 @@ impl Manifest {
         let file = File::open(&path).map_err(StoreError::at("open", &path))?;
         let limited = io::Read::take(file, MAX_MANIFEST);
         let manifest: Self = serde_json::from_reader(limited).map_err(damaged)?;
-        if manifest.format == FORMAT {
-            return Ok(manifest);
+        manifest.known().map_err(damaged)
+    }
+
+    /// Reads a manifest that is a line of text.
+    pub(crate) fn parse(text: &str) -> serde_json::Result<Self> {
+        serde_json::from_str(text).and_then(Self::known)
+    }
+
+    fn known(self) -> serde_json::Result<Self> {
+        if self.format == FORMAT {
+            return Ok(self);
         }
-        let version = format!("format {} instead of {FORMAT}", manifest.format);
-        Err(damaged(serde::de::Error::custom(version)))
+        let version = format!("format {} instead of {FORMAT}", self.format);
+        Err(serde::de::Error::custom(version))
+    }
+
+    /// The manifest of a snapshot that is taken now, of an image of so many bytes.
+    pub(crate) fn now((state, snapshot): (&Name, &Name), bytes: Option<u64>, facts: Facts) -> Self {
+        Self {
+            format: FORMAT,
+            id: Uuid::new_v4(),
+            state: state.clone(),
+            snapshot: snapshot.clone(),
+            created: now(),
+            bytes,
+            facts,
+        }
     }
 }
 
@@ -130,13 +152,8 @@ pub(crate) fn begin_locked(
     snapshot: &Name,
 ) -> Result<Pending, StoreError> {
     locked.require_state(state)?;
+    require_free(locked, state, snapshot)?;
     let place = locked.layout().snapshot(state, snapshot);
-    if place.exists() {
-        return Err(StoreError::SnapshotExists {
-            state: state.clone(),
-            snapshot: snapshot.clone(),
-        });
-    }
     durable::ensure_dir(&locked.layout().snapshots(state))?;
     let building = Building::begin(locked, &place)?;
     let image_path = building.dir().join(IMAGE);
@@ -155,6 +172,21 @@ pub(crate) fn begin_locked(
         snapshot: snapshot.clone(),
         image,
         image_path,
+    })
+}
+
+/// Fails when the name of a new snapshot is taken.
+pub(crate) fn require_free(
+    locked: &Locked<'_>,
+    state: &Name,
+    snapshot: &Name,
+) -> Result<(), StoreError> {
+    if locked.store().kept(state, snapshot)?.is_none() {
+        return Ok(());
+    }
+    Err(StoreError::SnapshotExists {
+        state: state.clone(),
+        snapshot: snapshot.clone(),
     })
 }
 
@@ -224,24 +256,16 @@ impl Pending {
         let building = self.building.keep();
         durable::rename(path, &self.image_path)?;
         image::protect(&self.image_path)?;
-        building.finish()
+        building.finish_as_directory()
     }
 
     fn describe(&self, bytes: Option<u64>, facts: Facts) -> Manifest {
-        Manifest {
-            format: FORMAT,
-            id: Uuid::new_v4(),
-            state: self.state.clone(),
-            snapshot: self.snapshot.clone(),
-            created: now(),
-            bytes,
-            facts,
-        }
+        Manifest::now((&self.state, &self.snapshot), bytes, facts)
     }
 
     fn finish(self, manifest: &Manifest) -> Result<(), StoreError> {
         write_manifest(self.building.dir(), manifest)?;
-        self.building.finish()
+        self.building.finish_as_directory()
     }
 }
 

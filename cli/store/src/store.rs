@@ -16,6 +16,7 @@ use crate::holder::Holder;
 use crate::layout::{Layout, NEW};
 use crate::name::Name;
 use crate::snapshot;
+use crate::zfs::DataSets;
 
 /// A store of states.
 #[derive(Debug, Clone)]
@@ -23,6 +24,7 @@ pub struct Store {
     layout: Layout,
     method: Method,
     waiting: Option<fn(&Holder)>,
+    sets: Option<DataSets>,
 }
 
 impl Store {
@@ -32,6 +34,7 @@ impl Store {
             layout,
             method: Method::Auto,
             waiting: None,
+            sets: None,
         }
     }
 
@@ -40,6 +43,32 @@ impl Store {
     pub fn with_method(mut self, method: Method) -> Self {
         self.method = method;
         self
+    }
+
+    /// Has states that are data sets among these.
+    #[must_use]
+    pub fn with_data_sets(mut self, sets: Option<DataSets>) -> Self {
+        self.sets = sets;
+        self
+    }
+
+    /// The data sets of states, if they are kept so.
+    pub(crate) fn data_sets(&self) -> Option<&DataSets> {
+        self.sets.as_ref()
+    }
+
+    /// The data sets among which new states and snapshots are made; nothing if those are files.
+    ///
+    /// # Errors
+    /// When they are to be data sets and cannot.
+    pub(crate) fn new_in_data_sets(&self) -> Result<Option<&DataSets>, StoreError> {
+        match (self.method, &self.sets) {
+            (Method::Auto | Method::Zfs, Some(sets)) => Ok(Some(sets)),
+            (Method::Zfs, None) => Err(StoreError::NoDataSet {
+                states: self.layout.states(),
+            }),
+            _ => Ok(None),
+        }
     }
 
     /// How copies of images are made.
@@ -114,7 +143,7 @@ impl Store {
         }
         .map_err(|errno| StoreError::at("lock", &path)(errno.into()))?;
         Ok(Locked {
-            layout: &self.layout,
+            store: self,
             _file: file,
         })
     }
@@ -123,6 +152,10 @@ impl Store {
 /// Finishes what killed commands had decided, and removes what they left.
 pub(crate) fn recover(locked: &Locked<'_>) -> Result<(), StoreError> {
     let layout = locked.layout();
+    // An unmounted data set would be taken for a state without an image.
+    if let Some(sets) = locked.store().data_sets() {
+        sets.recover()?;
+    }
     assignments::recover(locked)?;
     for path in [&layout.assignments, &layout.journal()] {
         durable::remove_file(&beside(path, NEW))?;
@@ -140,7 +173,7 @@ pub(crate) fn recover(locked: &Locked<'_>) -> Result<(), StoreError> {
 /// A store whose lock is held: nobody else decides anything.
 #[derive(Debug)]
 pub struct Locked<'a> {
-    layout: &'a Layout,
+    store: &'a Store,
     /// Locked as long as it is open.
     _file: File,
 }
@@ -148,12 +181,25 @@ pub struct Locked<'a> {
 impl Locked<'_> {
     /// Where everything lies.
     pub(crate) fn layout(&self) -> &Layout {
-        self.layout
+        &self.store.layout
+    }
+
+    /// The store itself.
+    pub(crate) fn store(&self) -> &Store {
+        self.store
+    }
+
+    /// The data sets, if `state` is one of them.
+    pub(crate) fn data_set_of(&self, state: &Name) -> Result<Option<&DataSets>, StoreError> {
+        match &self.store.sets {
+            Some(sets) => Ok(sets.of(state)?.map(|_| sets)),
+            None => Ok(None),
+        }
     }
 
     /// Fails when the name of a new state is taken.
     pub(crate) fn require_free(&self, state: &Name) -> Result<(), StoreError> {
-        if fs::symlink_metadata(self.layout.state(state)).is_err() {
+        if fs::symlink_metadata(self.layout().state(state)).is_err() {
             return Ok(());
         }
         Err(StoreError::StateExists {
@@ -163,7 +209,7 @@ impl Locked<'_> {
 
     /// Fails when there is no such state.
     pub(crate) fn require_state(&self, state: &Name) -> Result<(), StoreError> {
-        if self.layout.state(state).is_dir() {
+        if self.layout().state(state).is_dir() {
             return Ok(());
         }
         Err(StoreError::NoState {

@@ -62,7 +62,7 @@ impl List {
                 let consistency = snapshot.manifest.as_ref().map(|it| it.facts.consistency);
                 [
                     format!("{}@{}", state.state, snapshot.snapshot),
-                    consistency.map_or("damaged".to_owned(), word),
+                    consistency.map_or("unknown".to_owned(), word),
                     amount(snapshot.allocated_bytes),
                     utc(snapshot.created),
                 ]

@@ -11,7 +11,7 @@ mod transfer;
 
 use hostnet::slot::SlotName;
 use indicatif::{ProgressBar, ProgressStyle};
-use store::{Name, Store};
+use store::{DataSets, Name, Store};
 
 pub(super) use self::change::snapshot;
 pub(crate) use self::say::{Colours, tagged};
@@ -51,9 +51,12 @@ fn store(context: &Context) -> Result<Store, CommandError> {
     let host = context.config.host()?;
     let waiting = |holder: &store::holder::Holder| eprintln!("Waiting for {holder}");
     let method = host.snapshot.backend.as_ref().map(|set| set.value.0);
-    Ok(Paths::of(&host)
-        .store()
+    let store = Paths::of(&host).store();
+    let configured = host.data_set.as_ref().map(|set| set.value.0.as_str());
+    let sets = DataSets::find(&store.layout().states(), configured)?;
+    Ok(store
         .with_method(method.unwrap_or_default())
+        .with_data_sets(sets)
         .when_waiting(waiting))
 }
 

@@ -31,12 +31,15 @@ pub(super) fn snapshot(
     (store, state): (&Store, &Name),
     args: &Snapshot,
 ) -> Result<Manifest, CommandError> {
+    if let Some(manifest) = store.snapshot_running(&args.slot, state, &args.snapshot)? {
+        return Ok(manifest);
+    }
     let image = fs::metadata(store.layout().image(state))
         .map_err(CommandError::on("inspect the state's image"))?;
     let spec = SnapshotSpec {
         identity: Some((image.dev(), image.ino())),
         backend: match store.method() {
-            Method::Auto => Backend::Auto,
+            Method::Auto | Method::Zfs => Backend::Auto,
             Method::Reflink => Backend::Reflink,
             Method::Copy => Backend::Copy,
         },

@@ -2,12 +2,14 @@
 
 mod crash;
 mod migrate;
+mod pool;
 mod race;
 mod snapshot;
 mod space;
 mod transfer;
 mod tree;
 mod verbs;
+mod zfs;
 
 use std::fs;
 use std::path::Path;

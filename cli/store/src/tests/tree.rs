@@ -87,7 +87,12 @@ pub(crate) fn write_image(path: &Path, seed: u8) {
 /// Fills an empty directory: `web` (slot1) and `db` with two snapshots each, `spare` (slot3)
 /// without an image, and slot2 with an image of its own.
 pub(crate) fn furnish(root: &Path) {
-    let store = open(root);
+    furnish_store(&open(root));
+}
+
+/// The same in an empty store.
+pub(crate) fn furnish_store(store: &Store) {
+    let root = &store.layout().root;
     for (state, seed) in [("web", 10), ("db", 20)] {
         store.create(&name(state)).unwrap();
         write_image(&store.layout().image(&name(state)), seed);

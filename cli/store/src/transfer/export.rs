@@ -12,11 +12,9 @@ use super::{Header, TransferError};
 use crate::copy::next_data;
 use crate::error::StoreError;
 use crate::image::{self, Progress};
-use crate::layout::{IMAGE, Layout};
+use crate::layout::Layout;
 use crate::name::{Name, SnapshotRef};
-use crate::snapshot::Manifest;
 use crate::store::Store;
-use crate::verbs::resolve;
 
 /// What is exported.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,7 +61,7 @@ impl Store {
                     snapshot,
                     since,
                     from,
-                } => of_snapshot(locked.layout(), snapshot, since.as_ref(), *from)?,
+                } => of_snapshot(self, snapshot, since.as_ref(), *from)?,
             }
         };
         let mut writer = Writer::begin(to, &source.header)?;
@@ -91,26 +89,25 @@ fn of_state(layout: &Layout, state: &Name) -> Result<Source, StoreError> {
 }
 
 fn of_snapshot(
-    layout: &Layout,
+    store: &Store,
     snapshot: &SnapshotRef,
     since: Option<&Name>,
     from: u64,
 ) -> Result<Source, StoreError> {
-    let (state, snapshot) = resolve(layout, snapshot)?;
-    let dir = layout.snapshot(&state, &snapshot);
-    let manifest = Manifest::read(&dir)?;
+    let layout = store.layout();
+    let (state, kept) = store.resolve(snapshot)?;
+    let manifest = kept.manifest(layout)?;
     let (mut base, mut base_id) = (None, None);
     if let Some(since) = since {
         let reference = SnapshotRef {
             state: Some(state.clone()),
             snapshot: since.clone(),
         };
-        let (state, since) = resolve(layout, &reference)?;
-        let dir = layout.snapshot(&state, &since);
-        base = image::open_shared(&dir.join(IMAGE))?;
-        base_id = Some(Manifest::read(&dir)?.id);
+        let (_, since) = store.resolve(&reference)?;
+        base = image::open_shared(&since.image(layout))?;
+        base_id = Some(since.manifest(layout)?.id);
     }
-    let path = dir.join(IMAGE);
+    let path = kept.image(layout);
     let image = image::open_shared(&path)?;
     Ok(Source {
         header: Header {

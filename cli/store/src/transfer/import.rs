@@ -12,12 +12,14 @@ use super::stream::{MAX_DATA, Reader, Record};
 use super::{Header, TransferError};
 use crate::assignments::{read_json, write_json};
 use crate::building::{Building, beside};
+use crate::copy::Method;
 use crate::error::StoreError;
 use crate::image::{self, Progress};
 use crate::layout::{IMAGE, PART};
 use crate::name::Name;
 use crate::snapshot::{self, Manifest, Pending};
 use crate::store::{Locked, Store};
+use crate::zfs::DataSets;
 use crate::{durable, fault};
 
 /// Bytes between two notes of how much has arrived.
@@ -119,9 +121,12 @@ impl Store {
         let known = self.snapshots(state)?.into_iter();
         let mut known = known.filter_map(|it| it.manifest);
         let dir = known.find(|manifest| manifest.id == base);
-        let dir = dir.map(|base| locked.layout().snapshot(state, &base.snapshot));
-        let image = dir
-            .map(|dir| image::open_shared(&dir.join(IMAGE)))
+        let kept = dir
+            .map(|base| self.kept(state, &base.snapshot))
+            .transpose()?;
+        let image = kept
+            .flatten()
+            .map(|kept| image::open_shared(&kept.image(locked.layout())))
             .transpose()?;
         let image = image.flatten().ok_or_else(|| TransferError::NoBase {
             state: state.clone(),
@@ -143,7 +148,14 @@ impl Store {
         if let Err(error) = arriving.receive(&mut reader, bytes, progress) {
             return Err(arriving.give_up(error));
         }
-        arriving.finish(self, state, header)
+        let in_data_sets = self.new_in_data_sets()?;
+        match (in_data_sets, &header.manifest) {
+            (Some(sets), Some(manifest)) => {
+                let manifest = of_state(manifest, state);
+                arriving.finish_in_data_set((self, sets), &manifest)
+            }
+            _ => arriving.finish(self, state, header),
+        }
     }
 }
 
@@ -187,7 +199,7 @@ impl Arriving {
             }
             Building::go_on(locked, &place, part)?
         } else {
-            Building::begin(locked, &place)?
+            Building::begin_state(locked, state)?
         };
         let image_path = building.dir().join(IMAGE);
         let image = OpenOptions::new()
@@ -256,6 +268,22 @@ impl Arriving {
         }
     }
 
+    /// What could go on after a break lies in a directory; now it becomes a data set.
+    fn finish_in_data_set(
+        self,
+        (store, sets): (&Store, &DataSets),
+        manifest: &Manifest,
+    ) -> Result<(), TransferError> {
+        let building = Building::begin_state(&store.lock()?, &manifest.state)?;
+        if manifest.bytes.is_some() {
+            let path = building.dir().join(IMAGE);
+            let places = (path.as_path(), self.image_path.as_path());
+            image::copy_new(&self.image, places, Method::Auto, &|_, _| ())?;
+        }
+        sets.snapshot(manifest, None)?;
+        Ok(building.finish(store)?)
+    }
+
     fn finish(self, store: &Store, state: &Name, header: &Header) -> Result<(), TransferError> {
         let dir = self.building.dir();
         self.image
@@ -280,7 +308,9 @@ impl Arriving {
             durable::sync_dir(&snapshots)?;
         }
         durable::remove_file(&dir.join(NOTE))?;
-        Ok(self.building.finish()?)
+        // An open file would keep a data set where it is.
+        drop(self.image);
+        Ok(self.building.finish(store)?)
     }
 }
 

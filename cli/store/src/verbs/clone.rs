@@ -1,15 +1,16 @@
 //! `clone`: an independent copy of a state, without its snapshots.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::path::PathBuf;
 
 use crate::building::Building;
 use crate::copy::Copied;
 use crate::error::StoreError;
 use crate::image::{self, Progress};
-use crate::layout::IMAGE;
+use crate::layout::{IMAGE, NEW};
 use crate::name::Name;
 use crate::store::{Locked, Store};
+use crate::zfs::DataSets;
 
 impl Store {
     /// Makes the state `new` with the content of `state`, which nobody writes.
@@ -25,10 +26,46 @@ impl Store {
         let copy = {
             let locked = self.lock()?;
             locked.require_state(state)?;
+            if let Some(sets) = locked.store().new_in_data_sets()?
+                && sets.of(state)?.is_some()
+            {
+                return clone_set(&locked, (sets, state), new);
+            }
             NewState::begin(&locked, new, locked.layout().image(state))?
         };
         copy.fill(self, progress)
     }
+}
+
+/// Clones a state that is a data set. The snapshot in between goes with the clone.
+fn clone_set(
+    locked: &Locked<'_>,
+    (sets, state): (&DataSets, &Name),
+    new: &Name,
+) -> Result<Copied, StoreError> {
+    locked.require_free(new)?;
+    let image = locked.layout().image(state);
+    let _nobody_writes = image::open_shared(&image)?;
+    let between = format!("{NEW}{new}");
+    sets.snapshot_hidden((state, &between))?;
+    let cloned = clone_snapshot(locked, (sets, (state, &between)), new);
+    let forgotten = sets.forget_snapshot((state, &between));
+    cloned.and_then(|copied| forgotten.map(|()| copied))
+}
+
+/// Makes a state of a data set's snapshot.
+pub(super) fn clone_snapshot(
+    locked: &Locked<'_>,
+    (sets, source): (&DataSets, (&Name, &str)),
+    new: &Name,
+) -> Result<Copied, StoreError> {
+    locked.require_free(new)?;
+    let building = Building::begin_clone(locked, (sets, source), new)?;
+    let image = fs::metadata(building.dir().join(IMAGE));
+    building.finish_locked(locked)?;
+    Ok(Copied::Shared {
+        bytes: image.map_or(0, |image| image.len()),
+    })
 }
 
 /// A state that is being filled from an image. The image cannot change or go meanwhile.
@@ -48,7 +85,7 @@ impl NewState {
         locked.require_free(new)?;
         Ok(Self {
             source: image::open_shared(&source_path)?,
-            building: Building::begin(locked, &locked.layout().state(new))?,
+            building: Building::begin_state(locked, new)?,
             source_path,
         })
     }
@@ -61,7 +98,7 @@ impl NewState {
             let places = (path.as_path(), self.source_path.as_path());
             copied = image::copy_new(source, places, store.method(), progress)?;
         }
-        self.building.finish()?;
+        self.building.finish(store)?;
         Ok(copied)
     }
 }

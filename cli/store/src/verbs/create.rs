@@ -13,6 +13,6 @@ impl Store {
     pub fn create(&self, state: &Name) -> Result<(), StoreError> {
         let locked = self.lock()?;
         locked.require_free(state)?;
-        Building::begin(&locked, &locked.layout().state(state))?.finish()
+        Building::begin_state(&locked, state)?.finish_locked(&locked)
     }
 }

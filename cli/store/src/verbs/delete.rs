@@ -3,12 +3,12 @@
 use std::fs::File;
 use std::path::Path;
 
-use super::restore::resolve;
 use crate::assignments::Assignments;
 use crate::building::{self, beside};
 use crate::durable;
 use crate::error::StoreError;
 use crate::image;
+use crate::kept::Kept;
 use crate::layout::{IMAGE, NEW, OLD, names};
 use crate::name::{Name, SnapshotRef};
 use crate::store::{Locked, Store};
@@ -28,8 +28,15 @@ impl Store {
     /// When a slot has it, somebody uses it or one of its snapshots, or the host refuses.
     pub fn delete(&self, state: &Name) -> Result<(), StoreError> {
         let locked = self.lock()?;
-        let _claimed = claim(&locked, state)?;
-        remove(&locked.layout().state(state))
+        let claimed = claim(&locked, state)?;
+        match locked.data_set_of(state)? {
+            Some(sets) => {
+                // An open file would keep the data set where it is. No command opens it now.
+                drop(claimed);
+                sets.remove(state)
+            }
+            None => remove(&locked.layout().state(state)),
+        }
     }
 
     /// Removes one snapshot, and says of which state it was.
@@ -38,8 +45,8 @@ impl Store {
     /// When there is no such snapshot or several, somebody reads it, or the host refuses.
     pub fn delete_snapshot(&self, snapshot: &SnapshotRef) -> Result<Name, StoreError> {
         let locked = self.lock()?;
-        let (state, snapshot) = resolve(locked.layout(), snapshot)?;
-        delete_snapshot(&locked, &state, &snapshot)?;
+        let (state, kept) = self.resolve(snapshot)?;
+        delete_kept(&locked, &kept)?;
         Ok(state)
     }
 }
@@ -50,9 +57,19 @@ pub(super) fn delete_snapshot(
     state: &Name,
     snapshot: &Name,
 ) -> Result<(), StoreError> {
-    let place = locked.layout().snapshot(state, snapshot);
-    image::require_unused(&place.join(IMAGE))?;
-    remove(&place)
+    match locked.store().kept(state, snapshot)? {
+        Some(kept) => delete_kept(locked, &kept),
+        None => Ok(()),
+    }
+}
+
+fn delete_kept(locked: &Locked<'_>, kept: &Kept) -> Result<(), StoreError> {
+    image::require_unused(&kept.image(locked.layout()))?;
+    match (kept, locked.store().data_sets()) {
+        (Kept::Files(dir), _) => remove(dir),
+        (Kept::DataSet(it), Some(sets)) => sets.destroy_snapshot(it),
+        (Kept::DataSet(_), None) => Ok(()),
+    }
 }
 
 /// Fails when a state is somebody's or used by somebody, and keeps everybody away from its image.

@@ -17,4 +17,3 @@ pub use self::assign::{Assigned, Conflict};
 pub use self::gc::{Retention, RetentionError};
 pub use self::migrate::{ControlError, MigrateError, Migrated, SlotControl};
 pub use self::reset::Keep;
-pub(crate) use self::restore::resolve;

@@ -1,10 +1,14 @@
 //! `reset`: a state without an image again. The next slot that boots with it makes a new one.
 
+use std::fs;
+
 use crate::assignments::Assignments;
 use crate::error::StoreError;
 use crate::name::Name;
-use crate::snapshot::{Consistency, Facts, begin_locked};
-use crate::store::Store;
+use crate::snapshot::{Consistency, Facts, Manifest, begin_locked, require_free};
+use crate::store::{Locked, Store};
+use crate::zfs::DataSets;
+use crate::zfs::recover::identity;
 use crate::{durable, image};
 
 /// What becomes of the image that a state had.
@@ -40,7 +44,28 @@ impl Store {
             pause_us: None,
             copied_bytes: 0,
         };
+        if locked.store().new_in_data_sets()?.is_some()
+            && let Some(sets) = locked.data_set_of(state)?
+        {
+            return reset_set(&locked, sets, (state, snapshot, facts)).map(|()| true);
+        }
         begin_locked(&locked, state, snapshot)?.commit_by_moving((&path, &claimed), facts)?;
         Ok(true)
     }
+}
+
+/// Resets a state that is a data set: once the snapshot is there, the image can go.
+fn reset_set(
+    locked: &Locked<'_>,
+    sets: &DataSets,
+    (state, snapshot, facts): (&Name, &Name, Facts),
+) -> Result<(), StoreError> {
+    require_free(locked, state, snapshot)?;
+    let image = locked.layout().image(state);
+    let bytes = fs::metadata(&image).map(|image| image.len());
+    let bytes = bytes.map_err(StoreError::at("inspect", &image))?;
+    let manifest = Manifest::now((state, snapshot), Some(bytes), facts);
+    sets.snapshot(&manifest, identity(&image).as_deref())?;
+    durable::remove_file(&image)?;
+    sets.reset_done((state, snapshot.as_str()))
 }

@@ -1,0 +1,301 @@
+//! States that are data sets, on a model of ZFS.
+
+use std::collections::BTreeMap;
+use std::env;
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+use std::sync::{Arc, Barrier};
+use std::thread;
+
+use super::pool::{BASE, Pool};
+use super::tree::{ACTS, Act, furnish_store, tree, write_image};
+use super::{Fixture, forks, memory_dir, name, no_forks};
+use crate::fsck::Mode;
+use crate::{Conflict, DataSets, Store, StoreError};
+
+/// Fewest kills that count as a test of everything.
+const ENOUGH: u32 = 200;
+
+/// The store in `root`, whose states are data sets.
+fn open(root: &Path) -> Store {
+    let pool = root.join(".pool");
+    if !pool.exists() {
+        fs::create_dir(&pool).unwrap();
+        fs::create_dir(root.join("states")).unwrap();
+    }
+    let store = super::open(root);
+    let runner = Arc::new(Pool { root: pool });
+    let sets = DataSets::with_runner(runner, BASE.to_owned(), &store.layout().states());
+    store.with_data_sets(Some(sets))
+}
+
+/// A fixture whose states are data sets, with the states of [`ACTS`].
+fn furnished() -> Fixture {
+    let mut fixture = Fixture::new();
+    fixture.store = open(fixture.dir.path());
+    furnish_store(&fixture.store);
+    fixture
+}
+
+/// What a user sees: files, and for each state its snapshots with what they hold.
+fn view(store: &Store) -> BTreeMap<String, String> {
+    let mut view = tree(&store.layout().root);
+    for state in store.states().unwrap() {
+        for snapshot in state.snapshots {
+            let kept = store
+                .kept(&state.state, &snapshot.snapshot)
+                .unwrap()
+                .unwrap();
+            let image = fs::read(kept.image(store.layout())).ok();
+            let facts = snapshot.manifest.map(|manifest| manifest.facts);
+            let sum = image.map(|image| image.iter().map(|byte| u64::from(*byte)).sum::<u64>());
+            let what = format!("{}@{}", state.state, snapshot.snapshot);
+            view.insert(what, format!("{sum:?} {facts:?}"));
+        }
+    }
+    view
+}
+
+fn hidden(store: &Store) -> Vec<String> {
+    let mut found = super::tree::hidden(&store.layout().root);
+    found.retain(|path| !path.contains("/.pool") && !path.contains("/.zfs"));
+    found
+}
+
+#[test]
+fn snapshots_and_clones_are_those_of_zfs() {
+    let fixture = furnished();
+    let (store, web) = (&fixture.store, name("web"));
+    assert!(!fixture.path("states/web/snapshots").exists());
+    store.clone_state(&web, &name("new"), &|_, _| ()).unwrap();
+    store
+        .restore(&"web@base".parse().unwrap(), &name("old"), &|_, _| ())
+        .unwrap();
+    let read = |state: &str| fs::read(fixture.path(&format!("states/{state}/data.img"))).unwrap();
+    assert!(read("new") == read("web") && read("old") == read("web"));
+    write_image(&fixture.path("states/new/data.img"), 99);
+    assert!(read("new") != read("web"));
+    let shown: Vec<_> = store
+        .snapshots(&web)
+        .unwrap()
+        .into_iter()
+        .map(|it| it.snapshot)
+        .collect();
+    assert_eq!(shown, [name("base"), name("web")]);
+    assert_eq!(store.fsck(Mode::Look).unwrap(), []);
+}
+
+#[test]
+fn what_others_were_made_of_can_be_deleted() {
+    let fixture = furnished();
+    let store = &fixture.store;
+    let db = fs::read(fixture.path("states/db/data.img")).unwrap();
+    store
+        .restore(&"db@base".parse().unwrap(), &name("one"), &|_, _| ())
+        .unwrap();
+    store
+        .restore(&"db@base".parse().unwrap(), &name("two"), &|_, _| ())
+        .unwrap();
+    store
+        .clone_state(&name("one"), &name("three"), &|_, _| ())
+        .unwrap();
+    // A name that the heir has as well.
+    store
+        .snapshot(&name("one"), &name("base"), &|_, _| ())
+        .unwrap();
+    store.delete_snapshot(&"db@base".parse().unwrap()).unwrap();
+    for gone in ["db", "one"] {
+        store.delete(&name(gone)).unwrap();
+        assert_eq!(store.fsck(Mode::Look).unwrap(), [], "after {gone}");
+    }
+    for left in ["two", "three"] {
+        assert_eq!(store.snapshots(&name(left)).unwrap(), []);
+        assert!(db == fs::read(fixture.path(&format!("states/{left}/data.img"))).unwrap());
+        store.delete(&name(left)).unwrap();
+    }
+    let pool = fs::read_to_string(fixture.path(".pool/pool.json")).unwrap();
+    assert!(!pool.contains("/db"), "{pool}");
+}
+
+#[test]
+fn names_that_are_taken_are_refused() {
+    let fixture = furnished();
+    let store = &fixture.store;
+    let taken = store.snapshot(&name("web"), &name("base"), &|_, _| ());
+    assert!(matches!(taken, Err(StoreError::SnapshotExists { .. })));
+    let taken = store.clone_state(&name("web"), &name("db"), &|_, _| ());
+    assert!(matches!(taken, Err(StoreError::StateExists { .. })));
+    let ambiguous = store.restore(&"base".parse().unwrap(), &name("new"), &|_, _| ());
+    assert!(matches!(ambiguous, Err(StoreError::Ambiguous { .. })));
+}
+
+#[test]
+fn running_slot_s_snapshot_is_taken_while_it_writes() {
+    let fixture = furnished();
+    let (slot, web, now) = (name("slot1"), name("web"), name("now"));
+    let stopped = fixture.store.snapshot_running(&slot, &web, &now);
+    assert!(
+        matches!(stopped, Err(StoreError::OtherImage { .. })),
+        "{stopped:?}"
+    );
+    let image = fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(fixture.path("states/web/data.img"))
+        .unwrap();
+    crate::lock::try_lock(&image, crate::lock::Access::Exclusive).unwrap();
+    let taken = fixture
+        .store
+        .snapshot_running(&slot, &web, &now)
+        .unwrap()
+        .unwrap();
+    assert_eq!(taken.facts.consistency, crate::snapshot::Consistency::Crash);
+    assert_eq!(fixture.store.snapshots(&web).unwrap().len(), 3);
+    let busy = fixture.store.snapshot(&web, &name("later"), &|_, _| ());
+    assert!(matches!(busy, Err(StoreError::InUse { .. })), "{busy:?}");
+}
+
+#[test]
+fn states_that_are_directories_live_beside_data_sets() {
+    let fixture = furnished();
+    let plain = super::open(fixture.dir.path());
+    plain.create(&name("plain")).unwrap();
+    write_image(&fixture.path("states/plain/data.img"), 7);
+    plain
+        .snapshot(&name("plain"), &name("file"), &|_, _| ())
+        .unwrap();
+    let store = &fixture.store;
+    store
+        .snapshot(&name("plain"), &name("later"), &|_, _| ())
+        .unwrap();
+    store
+        .clone_state(&name("plain"), &name("set"), &|_, _| ())
+        .unwrap();
+    store
+        .assign(&name("slot1"), &name("plain"), Conflict::Refuse)
+        .unwrap();
+    store
+        .assign(&name("slot1"), &name("set"), Conflict::Refuse)
+        .unwrap();
+    store.delete(&name("plain")).unwrap();
+    let read = |state: &str| fs::read(fixture.path(&format!("states/{state}/data.img"))).unwrap();
+    assert_eq!(read("set")[0], 7);
+    assert_eq!(store.fsck(Mode::Look).unwrap(), []);
+}
+
+/// Not a test of its own: what the next one starts as a process that can be killed.
+#[test]
+fn child() {
+    let (Ok(root), Ok(verb)) = (env::var("STORE_ZFS_ROOT"), env::var("STORE_VERB")) else {
+        return;
+    };
+    let (_, act) = ACTS.iter().find(|(name, _)| *name == verb).unwrap();
+    let result = act(&open(Path::new(&root)));
+    println!("result: {result:?}");
+}
+
+fn run(root: &Path, verb: &str, die_at: usize) -> Output {
+    Command::new(env::current_exe().unwrap())
+        .args(["--exact", "tests::zfs::child", "--nocapture"])
+        .env("STORE_ZFS_ROOT", root)
+        .env("STORE_VERB", verb)
+        .env("STORE_FAULT_AT", die_at.to_string())
+        .output()
+        .unwrap()
+}
+
+fn reset(template: &Path, root: &Path) {
+    if root.exists() {
+        fs::remove_dir_all(root).unwrap();
+    }
+    let copied = Command::new("cp").arg("-a").args([template, root]).status();
+    assert!(copied.unwrap().success());
+}
+
+#[test]
+fn killed_verbs_leave_what_was_or_what_is_wanted() {
+    let _alone = forks();
+    let dir = memory_dir();
+    let (root, template) = (dir.path().join("store"), dir.path().join("template"));
+    fs::create_dir(&root).unwrap();
+    furnish_store(&open(&root));
+    let before = view(&open(&root));
+    reset(&root, &template);
+    let mut kills = 0_u32;
+    for (verb, _) in ACTS {
+        reset(&template, &root);
+        let whole = run(&root, verb, usize::MAX >> 33);
+        let output = String::from_utf8_lossy(&whole.stdout);
+        assert!(output.contains("result: Ok"), "{verb}: {output}");
+        let after = view(&open(&root));
+        let points = String::from_utf8_lossy(&whole.stderr);
+        let points = points
+            .lines()
+            .filter(|line| line.starts_with("fault point"));
+        for (number, point) in points.enumerate() {
+            reset(&template, &root);
+            let what = format!("{verb}, killed at {number}, {point}");
+            assert!(run(&root, verb, number).status.code().is_none(), "{what}");
+            kills += 1;
+            let store = open(&root);
+            // What arrived of a snapshot stays on purpose.
+            let _ = fs::remove_dir_all(root.join("states/.part-new"));
+            let found = store.fsck(Mode::Look).unwrap();
+            assert_eq!(found, store.fsck(Mode::Look).unwrap(), "{what}");
+            store.fsck(Mode::Repair).unwrap();
+            let now = view(&store);
+            assert!(now == before || now == after, "{what}: {now:#?} {found:#?}");
+            assert_eq!(hidden(&store), Vec::<String>::new(), "{what}: {found:#?}");
+            assert_eq!(store.fsck(Mode::Look).unwrap(), [], "{what}");
+        }
+    }
+    println!("{kills} kills");
+    assert!(kills >= ENOUGH, "{kills} kills");
+}
+
+fn with_both(root: &Path, both: impl FnOnce(&dyn Fn() -> Store)) -> BTreeMap<String, String> {
+    fs::create_dir(root).unwrap();
+    furnish_store(&open(root));
+    both(&|| open(root));
+    let store = open(root);
+    assert_eq!(store.fsck(Mode::Look).unwrap(), []);
+    let seen = view(&store);
+    fs::remove_dir_all(root).unwrap();
+    seen
+}
+
+#[test]
+fn racing_verbs_end_as_if_one_had_waited() {
+    let _alone = no_forks();
+    let dir = memory_dir();
+    let root = dir.path().join("store");
+    let in_turn = |acts: &[Act]| {
+        with_both(&root, |open| {
+            for act in acts {
+                let _ = act(&open());
+            }
+        })
+    };
+    // Every verb beside one that makes, one that moves and one that removes.
+    let rivals = ["clone", "assign what another slot has", "delete"];
+    for (first, act) in ACTS {
+        for (second, rival) in ACTS.into_iter().filter(|(name, _)| rivals.contains(name)) {
+            let seen = with_both(&root, |open| {
+                let ready = Barrier::new(2);
+                thread::scope(|scope| {
+                    for act in [act, rival] {
+                        let (ready, store) = (&ready, open());
+                        scope.spawn(move || {
+                            ready.wait();
+                            let _ = act(&store);
+                        });
+                    }
+                });
+            });
+            let ends = [&[act][..], &[rival], &[act, rival], &[rival, act]];
+            let as_one = ends.iter().any(|acts| in_turn(acts) == seen);
+            assert!(as_one, "{first} and {second}: {seen:#?}");
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! Runs the program `zfs`.
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use crate::error::StoreError;
+
+/// What a command printed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Answer {
+    /// It did what it was asked.
+    Done(String),
+    /// It refused, and said why.
+    Refused(String),
+}
+
+/// Whatever understands the arguments of `zfs`.
+pub(crate) trait Runner: fmt::Debug + Send + Sync {
+    /// Runs one command to its end.
+    fn run(&self, arguments: &[&str]) -> io::Result<Answer>;
+}
+
+/// The program of the host.
+#[derive(Debug)]
+pub(super) struct Program {
+    /// Where it is.
+    pub(super) path: PathBuf,
+}
+
+impl Runner for Program {
+    fn run(&self, arguments: &[&str]) -> io::Result<Answer> {
+        let output = Command::new(&self.path)
+            .args(arguments)
+            .env("LC_ALL", "C")
+            .stdin(Stdio::null())
+            .output()?;
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        if output.status.success() {
+            return Ok(Answer::Done(text(&output.stdout)));
+        }
+        let said = text(&output.stderr);
+        let said = said.split_ascii_whitespace().collect::<Vec<_>>().join(" ");
+        if said.is_empty() {
+            return Ok(Answer::Refused(output.status.to_string()));
+        }
+        Ok(Answer::Refused(said))
+    }
+}
+
+/// Runs a command, and says which one it was when it fails.
+pub(super) fn run(runner: &dyn Runner, arguments: &[&str]) -> Result<String, StoreError> {
+    let command = || arguments.join(" ");
+    match runner.run(arguments) {
+        Ok(Answer::Done(printed)) => Ok(printed),
+        Ok(Answer::Refused(said)) => Err(StoreError::Zfs {
+            command: command(),
+            said,
+        }),
+        Err(source) => Err(StoreError::NoZfs {
+            command: command(),
+            source,
+        }),
+    }
+}
+
+/// Where `zfs` is. A service's PATH often lacks the sbin directories.
+pub(super) fn find() -> PathBuf {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let sbin = ["/usr/sbin", "/sbin"].map(PathBuf::from);
+    let mut places = std::env::split_paths(&path).chain(sbin);
+    let found = places.find_map(|dir| Some(dir.join("zfs")).filter(|program| program.is_file()));
+    // The error of starting it says that it is missing.
+    found.unwrap_or_else(|| PathBuf::from("zfs"))
+}
