@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result, ensure};
 use fixture::share::{
     CONTENTS, NAMES, digests, kill_process, plant, plant_odd_names, wait_child, wait_gone,
 };
@@ -13,6 +13,9 @@ const MOUNT: &str = "load virtiofs && mount -t virtiofs -o ro share /mnt && cd /
 
 const REBIND: &str = "cd /sys/bus/virtio/drivers/virtiofs && name=$(ls -d virtio*) && \
                       echo $name >unbind && echo $name >bind; cd /";
+
+/// What only the command line of the second kernel says.
+const AGAIN: &str = "again=1";
 
 /// A slot with a share of the directory `shared` in its own; `text` ends the share's table.
 fn slot(lab: &Lab, text: &str) -> Result<Slot> {
@@ -179,6 +182,44 @@ fn guest_that_reboots_with_a_mounted_share_mounts_it_again() -> Result<()> {
         vm.wait()?.expect_code(10)?;
         wait_gone(backend)?;
     }
+    Ok(())
+}
+
+#[test]
+fn kernel_that_another_one_starts_mounts_the_share() -> Result<()> {
+    let Some(lab) = Lab::enter()? else {
+        return Ok(());
+    };
+    let slot = slot(&lab, "")?;
+    plant(&source(&slot), 100)?;
+    let program = std::env::var_os("SLOTVMM_PROBE_BIN").context("SLOTVMM_PROBE_BIN is not set")?;
+    fs::copy(program, source(&slot).join("probe"))?;
+    let mut vm = slot.boot()?;
+    let backend = wait_child(vm.pid(), None)?;
+    vm.guest.run(MOUNT)?;
+    expect_tree(&mut vm, &slot)?;
+    vm.guest.run("exec 9<dir0000/file5")?;
+    vm.guest
+        .run("mkdir /old && load squashfs && mount -t squashfs -o ro /dev/vda /old")?;
+    let cmdline = vm.guest.run("cat /proc/cmdline")?;
+    ensure!(!cmdline.contains(AGAIN), "{cmdline}");
+
+    // Requests may be under way: nothing is unmounted, no device is reset before the next kernel
+    // finds it.
+    let start = vm.guest.screen().position();
+    vm.guest
+        .send("k=/old/boot/vmlinuz i=/old/boot/initrd c=$(cat /proc/cmdline)")?;
+    vm.guest
+        .send(&format!("./probe kexec $k $i \"$c {AGAIN}\""))?;
+    vm.guest.screen().see(start, "MINI ready\n")?;
+    vm.guest.attempt(":")?;
+    let cmdline = vm.guest.run("cat /proc/cmdline")?;
+    ensure!(cmdline.contains(AGAIN), "{cmdline}");
+    vm.guest.run(MOUNT)?;
+    expect_tree(&mut vm, &slot)?;
+    assert_eq!(wait_child(vm.pid(), None)?, backend, "the same backend");
+    vm.guest.run("cd / && umount /mnt")?;
+    vm.power_off()?;
     Ok(())
 }
 

@@ -2,16 +2,20 @@
 //!
 //! `probe time NAME PROGRAM ARGUMENT…` runs a program without its output and prints
 //! `PROBE NAME NANOSECONDS`. `probe random FILE READS THREADS` reads 4 KiB at a time, at places
-//! that are the same in every run. `probe vsock …` speaks to the host: see [`vsock`].
+//! that are the same in every run. `probe kexec KERNEL INITRD CMDLINE` starts another kernel in place
+//! of the running one, at once. `probe vsock …` speaks to the host: see [`vsock`].
 
+mod sys;
 mod vsock;
 
+use std::ffi::CString;
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail, ensure};
+use nix::sys::reboot::{RebootMode, reboot};
 
 /// Bytes of a read, and what its place is a multiple of.
 const BLOCK: u16 = 4096;
@@ -22,8 +26,12 @@ fn main() -> Result<()> {
     match words.as_slice() {
         ["time", name, program, arguments @ ..] => time(name, program, arguments),
         ["vsock", words @ ..] => vsock::run(words),
+        ["kexec", kernel, initrd, cmdline] => kexec(kernel, initrd, cmdline),
         ["random", file, reads, threads] => random(file, reads.parse()?, threads.parse()?),
-        _ => bail!("Expected: time NAME PROGRAM ARGUMENT…, random FILE READS THREADS, or vsock …"),
+        _ => bail!(
+            "Expected: time NAME PROGRAM ARGUMENT…, random FILE READS THREADS, \
+             kexec KERNEL INITRD CMDLINE, or vsock …"
+        ),
     }
 }
 
@@ -37,6 +45,16 @@ fn time(name: &str, program: &str, arguments: &[&str]) -> Result<()> {
     let taken = start.elapsed().as_nanos();
     ensure!(status.success(), "{program} ended with {status}");
     println!("PROBE {name} {taken}");
+    Ok(())
+}
+
+/// Nothing is written back or unmounted. Returns only with an error.
+fn kexec(kernel: &str, initrd: &str, cmdline: &str) -> Result<()> {
+    let open = |path: &str| File::open(path).with_context(|| format!("Cannot open {path}"));
+    let cmdline = CString::new(cmdline)?;
+    sys::kexec_file_load(&open(kernel)?, &open(initrd)?, &cmdline)
+        .context("The kernel does not take the next one")?;
+    reboot(RebootMode::RB_KEXEC).context("The kernel does not start the next one")?;
     Ok(())
 }
 
