@@ -20,6 +20,11 @@ const ALIAS: &str = "microvm@slot1.service";
 /// Most that `systemd-analyze security` may find exposed, in tenths.
 const EXPOSURE: &str = "--threshold=15";
 
+/// What docs/systemd.md has for backends that are to make namespaces.
+const NAMESPACES: &str = "[Service]\n\
+    RestrictNamespaces=user mnt pid net ipc uts cgroup\n\
+    SystemCallFilter=@mount capset\n";
+
 /// A slot that is ready when its guest takes commands.
 const SLOT: &str = "[ready]\nwhen = \"console:MINI ready\"\n";
 
@@ -263,16 +268,32 @@ fn backend_of_a_share_serves_inside_the_unit() -> Result<()> {
     let host = Files::new(&lab, &format!("{SLOT}{share}"))?;
     host.write("srv/share/file", "from the host\n")?;
     let host = host.boot()?;
-    host.run(&["systemctl", "start", UNIT])?;
-    let mut guest = guest(&host)?;
-    guest.run("load virtiofs")?;
-    guest.run("mount -t virtiofs -o ro share /mnt")?;
-    assert_eq!(guest.run("cat /mnt/file")?, "from the host");
-    let log = host.run(&["journalctl", "--unit", UNIT, "--output=cat"])?;
-    assert!(log.contains("Landlock and seccomp have to do"), "{log}");
-    host.run(&["systemctl", "stop", UNIT])?;
-    assert_eq!(host.property(UNIT, "Result")?, "success");
-    expect_nothing_left(&host)
+    // Lines of the log that say that namespaces were refused, and whether there are some.
+    let read = |lines: usize| {
+        host.run(&["systemctl", "start", UNIT])?;
+        let mut guest = guest(&host)?;
+        guest.run("load virtiofs")?;
+        guest.run("mount -t virtiofs -o ro share /mnt")?;
+        assert_eq!(guest.run("cat /mnt/file")?, "from the host");
+        let log = host.run(&["journalctl", "--unit", UNIT, "--output=cat"])?;
+        let refused = log.matches("Landlock and seccomp have to do").count();
+        assert_eq!(refused, lines, "{log}");
+        let pid = host.property(UNIT, "MainPID")?;
+        let backend = host.run(&["pgrep", "--parent", &pid])?;
+        let namespace = |pid: &str| fs::read_link(host.path(&format!("proc/{pid}/ns/mnt")));
+        let differ = namespace(backend.trim())? != namespace(&pid)?;
+        host.run(&["systemctl", "stop", UNIT])?;
+        assert_eq!(host.property(UNIT, "Result")?, "success");
+        expect_nothing_left(&host)?;
+        anyhow::Ok(differ)
+    };
+    assert!(!read(1)?);
+    let drop_in = host.path(&format!("etc/systemd/system/{UNIT}.d"));
+    fs::create_dir(&drop_in)?;
+    fs::write(drop_in.join("namespaces.conf"), NAMESPACES)?;
+    host.run(&["systemctl", "daemon-reload"])?;
+    assert!(read(1)?, "namespaces of its own");
+    Ok(())
 }
 
 #[test]
