@@ -46,7 +46,7 @@ fn dependencies() -> Result<BTreeMap<String, Vec<String>>> {
 }
 
 /// What each package must not need.
-fn forbidden() -> [(&'static str, Vec<&'static str>); 6] {
+fn forbidden() -> [(&'static str, Vec<&'static str>); 7] {
     let kvm = ["kvm-ioctls", "kvm-bindings"];
     let netlink = ["rtnetlink", "netlink-packet-route", "nftables"];
     let memory = ["vm-memory", "virtio-queue"];
@@ -93,6 +93,15 @@ fn forbidden() -> [(&'static str, Vec<&'static str>); 6] {
                     "fs-backend",
                     "tokio",
                 ][..],
+                &kvm,
+                &netlink,
+            ]
+            .concat(),
+        ),
+        (
+            "boot-bench",
+            [
+                &["vmm", "devices", "hostnet", "slotvmm", "store", "tokio"][..],
                 &kvm,
                 &netlink,
             ]

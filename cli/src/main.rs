@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod boot_record;
 mod client;
 mod commands;
 mod config;

@@ -72,7 +72,7 @@ fn a_guest_that_resets_ends_with_10() {
     assert_eq!(ended.code, Some(10), "{ended:?}");
     assert_eq!(ended.stdout, "k\n");
     assert_eq!(ended.stderr, "slot1: the guest asked for a reboot\n");
-    assert_eq!(host.files("run/slot1"), ["lock"]);
+    assert_eq!(host.files("run/slot1"), ["last-boot.json", "lock"]);
 }
 
 #[test]

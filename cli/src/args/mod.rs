@@ -2,6 +2,7 @@
 //! verbs. Structures of arguments have no documentation comment: clap would print it instead of the
 //! verb's.
 
+mod bench;
 mod config;
 mod creds;
 mod fs;
@@ -14,6 +15,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+pub(crate) use self::bench::{BenchBoot, BenchCommand, Compared, OtherProgram, Until};
 pub(crate) use self::config::ConfigCommand;
 pub(crate) use self::creds::CredsCommand;
 pub(crate) use self::fs::{Cache, FsBackend, Sandbox};
@@ -113,6 +115,9 @@ pub(crate) enum Command {
     Creds(CredsCommand),
     /// Share a directory with a guest, read-only, as a vhost-user backend
     FsBackend(FsBackend),
+    /// Measure slots
+    #[command(subcommand)]
+    Bench(BenchCommand),
     /// Say what this host lacks for running slots
     Doctor(Doctor),
     /// Print a completion script for a shell

@@ -80,6 +80,11 @@ impl Interrupts {
         Ok(Self(SignalFd::new(&signals)?))
     }
 
+    /// Becomes readable when one of them has come.
+    pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+
     fn take(&self) -> Option<Signal> {
         let info = self.0.read_signal().ok().flatten()?;
         Signal::try_from(i32::try_from(info.ssi_signo).ok()?).ok()

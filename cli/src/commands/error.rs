@@ -125,6 +125,21 @@ pub(crate) enum CommandError {
     /// systemd does not do what was asked.
     #[error(transparent)]
     Unit(#[from] UnitError),
+    /// A series of boots was not completed.
+    #[error(transparent)]
+    Bench(boot_bench::series::SeriesError),
+    /// A disk cannot be copied for a benchmark.
+    #[error(
+        "Disk {disk}: {} is a block device, and a benchmark writes to copies only: give the slot an image \
+         file for it, or `readonly = true`",
+        path.display()
+    )]
+    NoCopy {
+        /// The disk.
+        disk: String,
+        /// The device.
+        path: std::path::PathBuf,
+    },
     /// A share cannot be served.
     #[error(transparent)]
     FsBackend(#[from] fs_backend::RunError),
@@ -194,6 +209,8 @@ impl CommandError {
             Self::Store(error) | Self::Migrate(MigrateError::Store(error)) => of_store(error),
             Self::Transfer(TransferError::Store(error)) => of_store(error),
             Self::Terminal => Exit::Usage,
+            Self::NoCopy { .. } => Exit::Config,
+            Self::Bench(_) => Exit::Failed,
             Self::Transfer(_) | Self::Migrate(_) | Self::NoState { .. } | Self::Aborted => {
                 Exit::Failed
             }

@@ -1,5 +1,6 @@
 //! One file per verb. Each takes what was typed and the [`Context`], and returns how it ended.
 
+mod bench;
 mod completion;
 mod config;
 mod console;
@@ -150,6 +151,7 @@ pub(crate) fn dispatch(command: &Command, context: &Context) -> Result<Exit, Com
             context.text_only("fs-backend")?;
             fs_backend::fs_backend(args)
         }
+        Command::Bench(command) => bench::bench(command, context),
         Command::Doctor(args) => doctor::doctor(args, context),
         Command::Completion(args) => {
             context.text_only("completion")?;

@@ -22,6 +22,7 @@ use vmm::{Outcome, Vm};
 use super::phases::Phases as PhaseReport;
 use super::{CommandError, Context, net};
 use crate::args::Run;
+use crate::boot_record;
 use crate::console::{End, block_signals, relay};
 use crate::credentials;
 use crate::disk;
@@ -88,6 +89,7 @@ pub(super) fn run(args: &Run, context: &Context) -> Result<Exit, CommandError> {
     // Before anything is printed: the terminal is raw until then.
     terminal.finish()?;
     let outcome = outcome?;
+    boot_record::save(&slot, outcome, &phases);
     report(args, context, outcome, &phases).map_err(CommandError::on("print the result"))?;
     Ok(exit(&slot, outcome, &readiness.info()))
 }

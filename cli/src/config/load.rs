@@ -54,10 +54,18 @@ impl ConfigDir {
     /// # Errors
     /// When the file cannot be read, both exist, or its content is wrong.
     pub(crate) fn host(&self) -> Result<HostFile, ConfigError> {
-        match self.find(&self.path, "host")? {
+        match self.host_path()? {
             Some(path) => read(&path, HostFile::read),
             None => Ok(HostFile::default()),
         }
+    }
+
+    /// The host's file, when there is one.
+    ///
+    /// # Errors
+    /// When there are two.
+    pub(crate) fn host_path(&self) -> Result<Option<PathBuf>, ConfigError> {
+        self.find(&self.path, "host")
     }
 
     /// Reads the file of slot `name`; an absent one is empty.

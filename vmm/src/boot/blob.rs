@@ -3,7 +3,7 @@
 
 use std::fmt;
 use std::fs::{File, OpenOptions};
-use std::io::{self, Cursor, ErrorKind, Seek, SeekFrom};
+use std::io::{self, Cursor, ErrorKind, Seek, SeekFrom, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 
@@ -124,6 +124,19 @@ impl Blob {
             ));
         }
         self.prefix(usize::MAX)
+    }
+
+    /// Copies everything to a new file at `path`.
+    pub(super) fn copy_to_file(&self, path: &Path) -> io::Result<()> {
+        let mut to = File::create(path)?;
+        match self {
+            Self::File { file, .. } => {
+                let mut from: &File = file;
+                from.rewind()?;
+                io::copy(&mut from, &mut to).map(drop)
+            }
+            Self::Memory(bytes) => to.write_all(bytes),
+        }
     }
 
     /// Copies parts to guest memory, without a buffer in between.

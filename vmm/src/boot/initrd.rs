@@ -1,6 +1,8 @@
 //! The initrd: a file, a buffer, or a file still inside the squashfs image.
 
+use std::fs::File;
 use std::io::{self, Write};
+use std::path::Path;
 use std::sync::Arc;
 
 use devices::device::Memory;
@@ -67,6 +69,16 @@ impl Initrd {
         match &self.data {
             Data::Blob(blob) => blob.len(),
             Data::Member { len, .. } => *len,
+        }
+    }
+
+    /// Copies the initrd to a new file at `path`.
+    pub(super) fn copy_to_file(&self, path: &Path) -> io::Result<()> {
+        match &self.data {
+            Data::Blob(blob) => blob.copy_to_file(path),
+            Data::Member {
+                tree, path: member, ..
+            } => tree.copy(member, &mut File::create(path)?).map(drop),
         }
     }
 

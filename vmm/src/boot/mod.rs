@@ -58,7 +58,7 @@ pub use error::OpenError;
 pub use kernel::KernelError;
 pub use load::{Entry, LoadContext, LoadError, Protocol};
 pub use open::{inspect, open};
-pub use payload::{CacheUse, InitrdSummary, KernelFormat, Payload, PayloadSummary};
+pub use payload::{CacheUse, Exported, InitrdSummary, KernelFormat, Payload, PayloadSummary};
 pub use unpack::{UnpackError, unpack_kernel};
 
 /// What to boot and with which parameters.

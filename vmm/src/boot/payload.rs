@@ -1,6 +1,8 @@
 //! A kernel with its initrd and parameters, ready to be loaded.
 
 use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
 
 use devices::device::Memory;
 use serde::Serialize;
@@ -51,6 +53,23 @@ impl Payload {
         }
     }
 
+    /// Copies kernel and initrd as plain files to `dir`, for others to boot.
+    ///
+    /// # Errors
+    /// When they cannot be read any more, or not be written.
+    pub fn export(&self, dir: &Path) -> io::Result<Exported> {
+        let kernel = dir.join("vmlinux");
+        self.kernel.blob.copy_to_file(&kernel)?;
+        let initrd = self.initrd.as_ref().map(|initrd| {
+            let path = dir.join("initrd");
+            initrd.copy_to_file(&path).map(|()| path)
+        });
+        Ok(Exported {
+            kernel,
+            initrd: initrd.transpose()?,
+        })
+    }
+
     /// Writes kernel, initrd, `cmdline` and the boot information into `memory`, which must be
     /// zero, and says where to enter the kernel. Registers are the caller's.
     ///
@@ -74,6 +93,15 @@ impl Payload {
             loaded => loaded,
         }
     }
+}
+
+/// Plain files of a payload; see [`Payload::export`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Exported {
+    /// The kernel: ELF, unless its bzImage cannot be unpacked.
+    pub kernel: PathBuf,
+    /// The initrd.
+    pub initrd: Option<PathBuf>,
 }
 
 /// What a payload is made of; see [`Payload::describe`].

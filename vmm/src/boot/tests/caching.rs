@@ -327,3 +327,22 @@ fn cache_keeps_a_bounded_number_of_sources_and_no_left_overs() {
     assert_eq!(setup.files("kernels").len(), MAX_RECORDS);
     assert_eq!(setup.files("initrds").len(), 0, "its record is the oldest");
 }
+
+#[test]
+fn exported_files_are_those_that_boot_with_and_without_a_cache() {
+    let setup = Setup::new();
+    let uncached = BootConfig {
+        cache_dir: None,
+        ..setup.config.clone()
+    };
+    for config in [&setup.config, &setup.config, &uncached] {
+        let payload = open(config).unwrap();
+        let to = tempdir().unwrap();
+        let exported = payload.export(to.path()).unwrap();
+        assert_eq!(fs::read(exported.initrd.unwrap()).unwrap(), b"initrd");
+        let kernel = fs::read(exported.kernel).unwrap();
+        assert_eq!(kernel[..4], *b"\x7fELF");
+        // The files are still read from their beginning when they are loaded.
+        check(&payload);
+    }
+}

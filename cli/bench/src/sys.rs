@@ -1,0 +1,85 @@
+//! System calls that no crate wraps.
+#![allow(unsafe_code)]
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
+use std::process::{Child, Command, ExitStatus};
+use std::time::Duration;
+
+use nix::sys::signal::SigSet;
+use rustix::process::{Signal, set_parent_process_death_signal};
+
+/// `KVM_GET_STATS_FD` (Documentation/virt/kvm/api.rst, 4.133): `_IO(KVMIO, 0xce)`.
+const KVM_GET_STATS_FD: libc::c_ulong = 0xaece;
+
+/// Makes the process that `command` starts die with the thread that starts it, so that a killed
+/// benchmark leaves no machine behind.
+pub(crate) fn die_with_parent(command: &mut Command) -> &mut Command {
+    let ask = || {
+        set_parent_process_death_signal(Some(Signal::KILL))?;
+        // Whoever makes benchmarks may wait for signals; a monitor is to be ended by them.
+        SigSet::empty().thread_set_mask()?;
+        Ok(())
+    };
+    // SAFETY: between fork and exec only async-signal-safe calls are allowed; the closure makes two
+    // system calls and neither allocates nor takes a lock.
+    unsafe { command.pre_exec(ask) }
+}
+
+/// How a process ended and what it used.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ended {
+    pub(crate) status: ExitStatus,
+    pub(crate) user: Duration,
+    pub(crate) system: Duration,
+}
+
+/// Waits for `child`, as `wait` does, and says what it used besides (wait4(2)). Takes the child,
+/// because its number may be another process's afterwards.
+///
+/// # Errors
+/// When the child was waited for before.
+pub(crate) fn wait4(child: Child) -> io::Result<Ended> {
+    let pid = libc::pid_t::try_from(child.id()).map_err(io::Error::other)?;
+    let mut status = 0;
+    // SAFETY: `rusage` consists of integers only, for which zeroes are values.
+    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+    loop {
+        // SAFETY: both pointers are to live locals of the types that the call writes.
+        let waited = unsafe { libc::wait4(pid, &raw mut status, 0, &raw mut usage) };
+        if waited == pid {
+            break;
+        }
+        let error = io::Error::last_os_error();
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(error);
+        }
+    }
+    Ok(Ended {
+        status: ExitStatus::from_raw(status),
+        user: duration(usage.ru_utime),
+        system: duration(usage.ru_stime),
+    })
+}
+
+fn duration(time: libc::timeval) -> Duration {
+    let seconds = u64::try_from(time.tv_sec).unwrap_or_default();
+    let micros = u64::try_from(time.tv_usec).unwrap_or_default();
+    Duration::from_secs(seconds).saturating_add(Duration::from_micros(micros))
+}
+
+/// The statistics of a machine or a vCPU, by a descriptor of either.
+///
+/// # Errors
+/// When the kernel has none (before 5.14), or `kvm` is not KVM's.
+pub(crate) fn kvm_stats(kvm: impl AsFd) -> io::Result<OwnedFd> {
+    // SAFETY: the request takes no argument, so the kernel reads and writes no memory of ours.
+    let fd = unsafe { libc::ioctl(kvm.as_fd().as_raw_fd(), KVM_GET_STATS_FD) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: `fd` was returned by the call above, is not negative and has no other owner, so
+    // `OwnedFd` closes it exactly once.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
