@@ -50,6 +50,7 @@ fn forbidden() -> [(&'static str, Vec<&'static str>); 7] {
     let kvm = ["kvm-ioctls", "kvm-bindings"];
     let netlink = ["rtnetlink", "netlink-packet-route", "nftables"];
     let memory = ["vm-memory", "virtio-queue"];
+    let others = ["vmm", "devices", "hostnet", "slotvmm", "tokio"];
     [
         (
             "devices",
@@ -84,29 +85,9 @@ fn forbidden() -> [(&'static str, Vec<&'static str>); 7] {
         ),
         (
             "store",
-            [
-                &[
-                    "vmm",
-                    "devices",
-                    "hostnet",
-                    "slotvmm",
-                    "fs-backend",
-                    "tokio",
-                ][..],
-                &kvm,
-                &netlink,
-            ]
-            .concat(),
+            [&others[..], &["fs-backend"], &kvm, &netlink].concat(),
         ),
-        (
-            "boot-bench",
-            [
-                &["vmm", "devices", "hostnet", "slotvmm", "store", "tokio"][..],
-                &kvm,
-                &netlink,
-            ]
-            .concat(),
-        ),
+        ("boot-bench", [&others[..], &kvm, &netlink].concat()),
         ("slotvmm", kvm.to_vec()),
     ]
 }
