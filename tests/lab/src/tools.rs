@@ -13,7 +13,7 @@ use crate::packages::{Apt, Suite, unpack};
 use crate::process::quoted;
 use crate::progress::Step;
 
-const PACKAGES: [&str; 10] = [
+const PACKAGES: [&str; 11] = [
     "qemu-system-x86",
     "squashfs-tools",
     "busybox-static",
@@ -22,12 +22,13 @@ const PACKAGES: [&str; 10] = [
     "openssh-client",
     "e2fsprogs",
     "xfsprogs",
+    "btrfs-progs",
     "kmod",
     "virtiofsd",
 ];
 
 /// Programs that get a wrapper in `bin`.
-const PROGRAMS: [&str; 21] = [
+const PROGRAMS: [&str; 22] = [
     "qemu-system-x86_64",
     "mksquashfs",
     "unsquashfs",
@@ -44,6 +45,7 @@ const PROGRAMS: [&str; 21] = [
     "debugfs",
     "resize2fs",
     "mkfs.xfs",
+    "mkfs.btrfs",
     "xfs_io",
     "modprobe",
     "depmod",
