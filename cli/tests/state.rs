@@ -132,6 +132,22 @@ fn existing_directory_is_adopted_as_it_is() {
 }
 
 #[test]
+fn copy_is_told_that_it_is_another_machine() {
+    let host = host();
+    done(&host, &["state", "create", "web"]);
+    write_image(&host, "web", b"x");
+    for (copy, argument) in [("same", None), ("other", Some("--reset-identity"))] {
+        let arguments = ["state", "clone", "web", copy];
+        let arguments: Vec<&str> = arguments.into_iter().chain(argument).collect();
+        done(&host, &arguments);
+        done(&host, &["state", "assign", "slot1", copy]);
+        let planned = done(&host, &["run", "slot1", "--dry-run", "--ignore-cpu-check"]);
+        let is_told = planned.stdout.contains("slotvmm.reset_identity=");
+        assert_eq!(is_told, argument.is_some(), "{planned:?}");
+    }
+}
+
+#[test]
 fn image_of_a_slot_becomes_its_state() {
     let host = host();
     fs::create_dir_all(host.path("state/slot2")).unwrap();

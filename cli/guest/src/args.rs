@@ -1,4 +1,4 @@
-//! What was typed. Three verbs do not need a parser that is larger than the rest of the program.
+//! What was typed. Four verbs do not need a parser that is larger than the rest of the program.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -21,6 +21,8 @@ Usage: slotvmm-guest <command>
                       names in LoadCredential=, with the credential's value of this moment
   ready [TARGET]      tell the host that TARGET (multi-user.target) is reached: for guests whose
                       systemd is older than 254 and does not do that itself
+  identity            become another machine, once, if the host says so (a copy of a state): new
+                      machine id and SSH host keys, no random seed from before
   --version, --help
 
 Needs CAP_NET_BIND_SERVICE, and the module vmw_vsock_virtio_transport.
@@ -40,6 +42,8 @@ pub(crate) enum Command {
     },
     /// Answer one connection of systemd.
     Serve,
+    /// Become another machine if the host says so.
+    Identity,
     /// Tell the host.
     Ready {
         /// What is reached.
@@ -71,6 +75,7 @@ impl Command {
                 directory: directory.into(),
             },
             ["creds", "serve"] => Self::Serve,
+            ["identity"] => Self::Identity,
             ["ready"] => Self::Ready {
                 target: TARGET.to_owned(),
             },

@@ -1,7 +1,8 @@
 //! `slotvmm-guest`: the program that runs inside of guests, beside systemd.
 //!
 //! `args` is what was typed; `host` connects to services of the host, `request` speaks to the one
-//! that has credentials. `fetch`, `serve` and `ready` are the verbs. Knows no crate of the VMM:
+//! that has credentials. `fetch`, `serve`, `ready` and
+//! `identity` are the verbs. Knows no crate of the VMM:
 //! what they share is the wire, `docs/credentials.md` and `docs/vsock.md`.
 
 #![forbid(unsafe_code)]
@@ -9,6 +10,7 @@
 mod args;
 mod fetch;
 mod host;
+mod identity;
 mod ready;
 mod request;
 mod serve;
@@ -41,6 +43,7 @@ fn run(command: Command) -> Result<(), Box<dyn Error>> {
         Command::Help => print!("{HELP}"),
         Command::Version => println!("slotvmm-guest {}", env!("CARGO_PKG_VERSION")),
         Command::Fetch { directory } => fetch::fetch(&directory)?,
+        Command::Identity => identity::renew()?,
         Command::Serve => serve::serve()?,
         Command::Ready { target } => ready::ready(&target)?,
     }

@@ -69,10 +69,11 @@ Examples:
     Assign(Assign),
     /// Make an independent copy of a state
     #[command(
-        after_help = "Snapshots are not copied. `slot:slot1` means the state that slot1 has.
+        after_help = "Snapshots are not copied. `slot:slot1` means the state that slot1 has. --reset-identity needs
+slotvmm-identity.service in the guest.
 
 Examples:
-  slotvmm state clone prod-env test-env
+  slotvmm state clone prod-env test-env --reset-identity
   slotvmm state clone slot:slot1 test-env"
     )]
     Clone {
@@ -81,6 +82,9 @@ Examples:
         source: Source,
         /// Name of the new state
         new: Name,
+        /// Have the guest renew its machine id, SSH host keys and random seed at its first boot
+        #[arg(long)]
+        reset_identity: bool,
     },
     /// Remove a state with all its snapshots, or one snapshot
     Delete(Delete),

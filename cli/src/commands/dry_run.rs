@@ -59,7 +59,13 @@ impl Plan {
             .map(planned_tap)
             .collect::<Result<_, _>>()?;
         let credentials = Listed::of(&slot);
-        let config = resolve::plan::vm_config(&slot);
+        let mut config = resolve::plan::vm_config(&slot);
+        let data = slot.disks.iter().find(|disk| disk.is_data());
+        let number = data.and_then(|disk| store::identity::number_at(&disk.path));
+        config
+            .boot
+            .params
+            .extend(number.map(resolve::plan::reset_identity));
         let payload = boot::inspect(&config.boot)?;
         let machine = plan(&config);
         let cmdline = params::insert(payload.params(), &machine.extra_params);

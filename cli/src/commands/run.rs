@@ -48,8 +48,9 @@ pub(super) fn run(args: &Run, context: &Context) -> Result<Exit, CommandError> {
     let run_dir = claim(&slot)?;
     let credentials = credentials::open(&slot)?;
     net::ensure(&host, &slot)?;
-    let mut handles = open_handles(&slot)?;
+    let (mut handles, renewed) = open_handles(&slot)?;
     let mut config = plan::vm_config(&slot);
+    config.boot.params.extend(renewed);
     config.oem_strings = credentials.oem_strings;
     let readiness =
         readiness::board(&slot.ready, &phases).map_err(CommandError::on("watch the guest"))?;
@@ -123,9 +124,11 @@ fn in_run_dir(slot: &Slot) -> impl Fn(crate::rundir::RunDirError) -> CommandErro
     }
 }
 
-/// Opens every disk and tap, and starts the backends of shares.
-fn open_handles(slot: &Slot) -> Result<HostHandles, CommandError> {
+/// Opens every disk and tap, and starts the backends of shares. Returns also what the state that was
+/// opened has its guest be told.
+fn open_handles(slot: &Slot) -> Result<(HostHandles, Option<String>), CommandError> {
     let mut handles = HostHandles::default();
+    let mut renewed = None;
     // Backends first: they get ready while everything else is opened.
     for share in &slot.shares {
         handles.add_fs(
@@ -134,12 +137,16 @@ fn open_handles(slot: &Slot) -> Result<HostHandles, CommandError> {
         );
     }
     for disk in &slot.disks {
-        handles.add_disk(plan::disk_id(disk), disk::open(disk)?);
+        let image = disk::open(disk)?;
+        if disk.is_data() {
+            renewed = store::identity::number_of(&image).map(plan::reset_identity);
+        }
+        handles.add_disk(plan::disk_id(disk), image);
     }
     for nic in &slot.nics {
         handles.add_net(plan::nic_id(nic), tap::open(nic)?);
     }
-    Ok(handles)
+    Ok((handles, renewed))
 }
 
 /// This process's end of the guest's console.

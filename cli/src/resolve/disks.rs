@@ -44,6 +44,13 @@ pub(crate) struct Disk {
     pub(crate) create: Option<Create>,
 }
 
+impl Disk {
+    /// Whether it is the slot's own image, that of its state.
+    pub(crate) fn is_data(&self) -> bool {
+        self.position == DATA_POSITION
+    }
+}
+
 /// How the guest may use a disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]

@@ -157,6 +157,11 @@ fn fs(share: &Share) -> FsConfig {
     }
 }
 
+/// The kernel parameter that has a guest become another machine, once for each number.
+pub(crate) fn reset_identity(number: uuid::Uuid) -> String {
+    format!("slotvmm.reset_identity={number}")
+}
+
 fn boot(slot: &Slot) -> BootConfig {
     let Boot {
         source,

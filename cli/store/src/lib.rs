@@ -21,6 +21,7 @@ mod error;
 mod fault;
 pub mod fsck;
 pub mod holder;
+pub mod identity;
 mod image;
 mod kept;
 mod layout;

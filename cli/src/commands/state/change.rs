@@ -2,6 +2,7 @@
 
 use serde_json::json;
 use store::copy::Copied;
+use store::identity::Identity;
 use store::snapshot::{Consistency, Manifest};
 use store::{Conflict, Name, SnapshotRef, Store, StoreError};
 use vmm::api::VmInfo;
@@ -161,7 +162,11 @@ pub(super) fn assign(args: &Assign, context: &Context) -> Result<Exit, CommandEr
     Ok(Exit::Success)
 }
 
-pub(super) fn clone(source: &Source, new: &Name, context: &Context) -> Result<Exit, CommandError> {
+pub(super) fn clone(
+    (source, identity): (&Source, Identity),
+    new: &Name,
+    context: &Context,
+) -> Result<Exit, CommandError> {
     let store = store(context)?;
     let state = match source {
         Source::State(state) => state.clone(),
@@ -169,11 +174,12 @@ pub(super) fn clone(source: &Source, new: &Name, context: &Context) -> Result<Ex
     };
     context.info(&format!("Cloning state '{state}' to '{new}'..."))?;
     let copied = with_progress("Copying", |progress| {
-        store.clone_state(&state, new, progress)
+        store.clone_state((&state, identity), new, progress)
     });
     let copied = match copied {
         Err(error @ StoreError::InUse { .. }) => {
-            clone_running((&store, &state), new, context).unwrap_or_else(|| Err(error.into()))?
+            clone_running((&store, &state, identity), new, context)
+                .unwrap_or_else(|| Err(error.into()))?
         }
         copied => copied?,
     };
@@ -192,7 +198,7 @@ pub(super) fn clone(source: &Source, new: &Name, context: &Context) -> Result<Ex
 /// Clones a state that a guest writes, by a snapshot that is gone afterwards. None when no slot that
 /// answers runs with it: then whatever holds the image is no guest.
 fn clone_running(
-    (store, state): (&Store, &Name),
+    (store, state, identity): (&Store, &Name, Identity),
     new: &Name,
     context: &Context,
 ) -> Option<Result<Copied, CommandError>> {
@@ -208,7 +214,7 @@ fn clone_running(
             snapshot: args.snapshot,
         };
         let copied = with_progress("Copying", |progress| {
-            store.restore(&snapshot, new, progress)
+            store.restore((&snapshot, identity), new, progress)
         });
         // Also when the copy failed: nobody asked for the snapshot.
         store.delete_snapshot(&snapshot)?;
@@ -226,7 +232,9 @@ pub(super) fn restore(
     context.info(&format!(
         "Restoring snapshot '{snapshot}' to state '{new}'..."
     ))?;
-    let copied = with_progress("Copying", |progress| store.restore(snapshot, new, progress))?;
+    let copied = with_progress("Copying", |progress| {
+        store.restore((snapshot, Identity::Keep), new, progress)
+    })?;
     let value = json!({
         "snapshot": snapshot.to_string(),
         "state": new,

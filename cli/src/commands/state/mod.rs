@@ -11,6 +11,7 @@ mod transfer;
 
 use hostnet::slot::SlotName;
 use indicatif::{ProgressBar, ProgressStyle};
+use store::identity::Identity;
 use store::{DataSets, Name, Store};
 
 pub(super) use self::change::snapshot;
@@ -34,7 +35,18 @@ pub(super) fn state(command: &StateCommand, context: &Context) -> Result<Exit, C
         } => change::adopt(name, slot, context),
         StateCommand::Snapshot(args) => change::snapshot(args, context),
         StateCommand::Assign(args) => change::assign(args, context),
-        StateCommand::Clone { source, new } => change::clone(source, new, context),
+        StateCommand::Clone {
+            source,
+            new,
+            reset_identity,
+        } => {
+            let identity = if *reset_identity {
+                Identity::Reset
+            } else {
+                Identity::Keep
+            };
+            change::clone((source, identity), new, context)
+        }
         StateCommand::Delete(args) => tidy::delete(args, context),
         StateCommand::Migrate { state, slot } => change::migrate(state, slot, context),
         StateCommand::Restore { snapshot, new } => change::restore(snapshot, new, context),

@@ -6,6 +6,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
 use super::{name, open};
+use crate::identity::Identity;
 use crate::transfer::{Export, TransferError};
 use crate::{
     Conflict, ControlError, Keep, MigrateError, Name, Retention, SlotControl, Store, StoreError,
@@ -160,21 +161,25 @@ pub(crate) const ACTS: [(&str, Act); 22] = [
     }),
     ("clone", |store| {
         store
-            .clone_state(&name("web"), &name("new"), &|_, _| ())
+            .clone_state((&name("web"), Identity::Keep), &name("new"), &|_, _| ())
             .map(drop)
     }),
     ("clone without an image", |store| {
         store
-            .clone_state(&name("spare"), &name("new"), &|_, _| ())
+            .clone_state((&name("spare"), Identity::Keep), &name("new"), &|_, _| ())
             .map(drop)
     }),
     ("restore", |store| {
         let snapshot = "web@base".parse().unwrap();
-        store.restore(&snapshot, &name("new"), &|_, _| ()).map(drop)
+        store
+            .restore((&snapshot, Identity::Keep), &name("new"), &|_, _| ())
+            .map(drop)
     }),
     ("restore by its name alone", |store| {
         let snapshot = "db".parse().unwrap();
-        store.restore(&snapshot, &name("new"), &|_, _| ()).map(drop)
+        store
+            .restore((&snapshot, Identity::Keep), &name("new"), &|_, _| ())
+            .map(drop)
     }),
     ("assign", |store| {
         store

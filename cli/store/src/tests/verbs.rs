@@ -5,6 +5,7 @@ use std::os::unix::fs::MetadataExt as _;
 
 use super::tree::{furnish, tree, write_image};
 use super::{Fixture, name};
+use crate::identity::{self, Identity};
 use crate::lock::{Access, try_lock};
 use crate::{Conflict, Keep, StoreError};
 
@@ -25,7 +26,7 @@ fn clone_is_independent_and_bit_identical() {
     let fixture = furnished();
     fixture
         .store
-        .clone_state(&name("web"), &name("new"), &|_, _| ())
+        .clone_state((&name("web"), Identity::Keep), &name("new"), &|_, _| ())
         .unwrap();
     let (web, new) = (
         fixture.path("states/web/data.img"),
@@ -35,6 +36,34 @@ fn clone_is_independent_and_bit_identical() {
     assert!(original == fs::read(&new).unwrap());
     write_image(&new, 99);
     assert!(original == fs::read(&web).unwrap());
+}
+
+#[test]
+fn copy_that_is_to_be_another_machine_says_so_until_its_own_copies_do() {
+    let fixture = furnished();
+    let number = |state: &str| {
+        let image = fs::File::open(fixture.path(&format!("states/{state}/data.img")));
+        identity::number_of(&image.unwrap())
+    };
+    let clone = |(from, identity), to| {
+        let from = name(from);
+        let copied = fixture
+            .store
+            .clone_state((&from, identity), &name(to), &|_, _| ());
+        copied.unwrap();
+    };
+    clone(("web", Identity::Keep), "same");
+    assert_eq!(number("same"), None);
+    clone(("web", Identity::Reset), "other");
+    assert!(number("other").is_some());
+    clone(("other", Identity::Keep), "copy");
+    assert_eq!(number("copy"), number("other"));
+    clone(("other", Identity::Reset), "third");
+    assert_ne!(number("third"), number("other"));
+    let link = fixture.path("slot1/data.img");
+    fs::remove_file(&link).unwrap();
+    std::os::unix::fs::symlink(fixture.path("states/other/data.img"), &link).unwrap();
+    assert_eq!(identity::number_at(&link), number("other"));
 }
 
 #[test]
@@ -102,7 +131,7 @@ fn restored_state_has_what_the_snapshot_had() {
     let snapshot = "web@base".parse().unwrap();
     fixture
         .store
-        .restore(&snapshot, &name("new"), &|_, _| ())
+        .restore((&snapshot, Identity::Keep), &name("new"), &|_, _| ())
         .unwrap();
     assert!(original == fs::read(fixture.path("states/new/data.img")).unwrap());
 }
@@ -112,7 +141,9 @@ fn bare_name_of_a_snapshot_must_be_unique() {
     let fixture = furnished();
     let restore = |text: &str| {
         let snapshot = text.parse().unwrap();
-        fixture.store.restore(&snapshot, &name("new"), &|_, _| ())
+        fixture
+            .store
+            .restore((&snapshot, Identity::Keep), &name("new"), &|_, _| ())
     };
     let error = restore("base").unwrap_err();
     assert!(matches!(error, StoreError::Ambiguous { .. }));
@@ -184,7 +215,9 @@ fn image_in_use_is_left_alone_and_its_user_named() {
     let errors = [
         store.delete(&db).unwrap_err(),
         store.snapshot(&db, &new, &|_, _| ()).unwrap_err(),
-        store.clone_state(&db, &new, &|_, _| ()).unwrap_err(),
+        store
+            .clone_state((&db, Identity::Keep), &new, &|_, _| ())
+            .unwrap_err(),
         store.reset(&db, &Keep::Nothing).unwrap_err(),
         store
             .assign(&name("slot1"), &db, Conflict::Refuse)

@@ -12,6 +12,7 @@ use super::pool::{BASE, Pool};
 use super::tree::{ACTS, Act, furnish_store, tree, write_image};
 use super::{Fixture, forks, memory_dir, name, no_forks};
 use crate::fsck::Mode;
+use crate::identity::Identity;
 use crate::{Conflict, DataSets, Store, StoreError};
 
 /// Fewest kills that count as a test of everything.
@@ -68,9 +69,15 @@ fn snapshots_and_clones_are_those_of_zfs() {
     let fixture = furnished();
     let (store, web) = (&fixture.store, name("web"));
     assert!(!fixture.path("states/web/snapshots").exists());
-    store.clone_state(&web, &name("new"), &|_, _| ()).unwrap();
     store
-        .restore(&"web@base".parse().unwrap(), &name("old"), &|_, _| ())
+        .clone_state((&web, Identity::Keep), &name("new"), &|_, _| ())
+        .unwrap();
+    store
+        .restore(
+            (&"web@base".parse().unwrap(), Identity::Keep),
+            &name("old"),
+            &|_, _| (),
+        )
         .unwrap();
     let read = |state: &str| fs::read(fixture.path(&format!("states/{state}/data.img"))).unwrap();
     assert!(read("new") == read("web") && read("old") == read("web"));
@@ -92,13 +99,21 @@ fn what_others_were_made_of_can_be_deleted() {
     let store = &fixture.store;
     let db = fs::read(fixture.path("states/db/data.img")).unwrap();
     store
-        .restore(&"db@base".parse().unwrap(), &name("one"), &|_, _| ())
+        .restore(
+            (&"db@base".parse().unwrap(), Identity::Keep),
+            &name("one"),
+            &|_, _| (),
+        )
         .unwrap();
     store
-        .restore(&"db@base".parse().unwrap(), &name("two"), &|_, _| ())
+        .restore(
+            (&"db@base".parse().unwrap(), Identity::Keep),
+            &name("two"),
+            &|_, _| (),
+        )
         .unwrap();
     store
-        .clone_state(&name("one"), &name("three"), &|_, _| ())
+        .clone_state((&name("one"), Identity::Keep), &name("three"), &|_, _| ())
         .unwrap();
     // A name that the heir has as well.
     store
@@ -124,9 +139,13 @@ fn names_that_are_taken_are_refused() {
     let store = &fixture.store;
     let taken = store.snapshot(&name("web"), &name("base"), &|_, _| ());
     assert!(matches!(taken, Err(StoreError::SnapshotExists { .. })));
-    let taken = store.clone_state(&name("web"), &name("db"), &|_, _| ());
+    let taken = store.clone_state((&name("web"), Identity::Keep), &name("db"), &|_, _| ());
     assert!(matches!(taken, Err(StoreError::StateExists { .. })));
-    let ambiguous = store.restore(&"base".parse().unwrap(), &name("new"), &|_, _| ());
+    let ambiguous = store.restore(
+        (&"base".parse().unwrap(), Identity::Keep),
+        &name("new"),
+        &|_, _| (),
+    );
     assert!(matches!(ambiguous, Err(StoreError::Ambiguous { .. })));
 }
 
@@ -170,7 +189,7 @@ fn states_that_are_directories_live_beside_data_sets() {
         .snapshot(&name("plain"), &name("later"), &|_, _| ())
         .unwrap();
     store
-        .clone_state(&name("plain"), &name("set"), &|_, _| ())
+        .clone_state((&name("plain"), Identity::Keep), &name("set"), &|_, _| ())
         .unwrap();
     store
         .assign(&name("slot1"), &name("plain"), Conflict::Refuse)

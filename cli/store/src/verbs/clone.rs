@@ -1,11 +1,12 @@
 //! `clone`: an independent copy of a state, without its snapshots.
 
 use std::fs::{self, File};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::building::Building;
 use crate::copy::Copied;
 use crate::error::StoreError;
+use crate::identity::{self, Identity};
 use crate::image::{self, Progress};
 use crate::layout::{IMAGE, NEW};
 use crate::name::Name;
@@ -13,13 +14,14 @@ use crate::store::{Locked, Store};
 use crate::zfs::DataSets;
 
 impl Store {
-    /// Makes the state `new` with the content of `state`, which nobody writes.
+    /// Makes the state `new` with the content of `state`, which nobody writes. Its guest is the same
+    /// machine or another one.
     ///
     /// # Errors
     /// When `state` is in use, the new name is taken, or the host refuses.
     pub fn clone_state(
         &self,
-        state: &Name,
+        (state, identity): (&Name, Identity),
         new: &Name,
         progress: Progress<'_>,
     ) -> Result<Copied, StoreError> {
@@ -29,9 +31,11 @@ impl Store {
             if let Some(sets) = locked.store().new_in_data_sets()?
                 && sets.of(state)?.is_some()
             {
-                return clone_set(&locked, (sets, state), new);
+                return clone_set(&locked, (sets, state), (new, identity));
             }
-            NewState::begin(&locked, new, locked.layout().image(state))?
+            let copy = NewState::begin(&locked, new, locked.layout().image(state))?;
+            identity::write(identity, &locked.layout().state(state), copy.dir())?;
+            copy
         };
         copy.fill(self, progress)
     }
@@ -41,14 +45,14 @@ impl Store {
 fn clone_set(
     locked: &Locked<'_>,
     (sets, state): (&DataSets, &Name),
-    new: &Name,
+    (new, identity): (&Name, Identity),
 ) -> Result<Copied, StoreError> {
     locked.require_free(new)?;
     let image = locked.layout().image(state);
     let _nobody_writes = image::open_shared(&image)?;
     let between = format!("{NEW}{new}");
     sets.snapshot_hidden((state, &between))?;
-    let cloned = clone_snapshot(locked, (sets, (state, &between)), new);
+    let cloned = clone_snapshot(locked, (sets, (state, &between)), (new, identity));
     let forgotten = sets.forget_snapshot((state, &between));
     cloned.and_then(|copied| forgotten.map(|()| copied))
 }
@@ -57,10 +61,13 @@ fn clone_set(
 pub(super) fn clone_snapshot(
     locked: &Locked<'_>,
     (sets, source): (&DataSets, (&Name, &str)),
-    new: &Name,
+    (new, identity): (&Name, Identity),
 ) -> Result<Copied, StoreError> {
     locked.require_free(new)?;
     let building = Building::begin_clone(locked, (sets, source), new)?;
+    if identity == Identity::Reset {
+        identity::write(identity, building.dir(), building.dir())?;
+    }
     let image = fs::metadata(building.dir().join(IMAGE));
     building.finish_locked(locked)?;
     Ok(Copied::Shared {
@@ -88,6 +95,11 @@ impl NewState {
             building: Building::begin_state(locked, new)?,
             source_path,
         })
+    }
+
+    /// Where it is being made.
+    pub(super) fn dir(&self) -> &Path {
+        self.building.dir()
     }
 
     /// Copies the image and gives the state its name.
