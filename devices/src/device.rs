@@ -141,7 +141,9 @@ pub trait VirtioDevice: Send {
     fn spec(&self) -> &DeviceSpec;
 
     /// Reads `data.len()` bytes of device configuration space at `offset`. Bytes beyond its end
-    /// read as zero.
+    /// read as zero. The transport keeps a copy for the driver and asks again only after
+    /// `write_config`: any other change is given to
+    /// [`Interrupt::signal_config`](crate::interrupt::Interrupt::signal_config).
     fn read_config(&self, offset: u64, data: &mut [u8]);
 
     /// Writes to device configuration space. Read-only fields and bytes beyond the end ignore it.

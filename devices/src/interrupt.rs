@@ -10,8 +10,9 @@ pub trait Interrupt: Send + Sync {
     /// whether the driver wants to know (`Queue::needs_notification`).
     fn signal_queue(&self, queue: u16);
 
-    /// Tells the driver that the device configuration changed.
-    fn signal_config(&self);
+    /// Tells the driver that the configuration space changed. `space` is the whole of it, as
+    /// [`read_config`](crate::device::VirtioDevice::read_config) gives it from now on.
+    fn signal_config(&self, space: &[u8]);
 
     /// Sets `DEVICE_NEEDS_RESET` (virtio 1.2 §2.1.2) and tells the driver. The device leaves its
     /// queues alone from then on, until the driver resets it.

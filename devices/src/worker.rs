@@ -177,7 +177,7 @@ mod tests {
 
     impl Interrupt for Marks {
         fn signal_queue(&self, _queue: u16) {}
-        fn signal_config(&self) {}
+        fn signal_config(&self, _space: &[u8]) {}
         fn needs_reset(&self) {
             self.0.store(true, Ordering::Release);
         }

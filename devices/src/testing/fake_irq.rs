@@ -66,7 +66,7 @@ impl Interrupt for FakeInterrupt {
         self.fire();
     }
 
-    fn signal_config(&self) {
+    fn signal_config(&self, _space: &[u8]) {
         self.config.fetch_add(1, Ordering::SeqCst);
         self.fire();
     }

@@ -9,7 +9,7 @@ use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
 use vm_memory::{Bytes, GuestAddress, VolatileSlice};
 
 use super::conformance::{Subject, start_and_stop, subjects};
-use super::{FakeInterrupt, MmioDriver, QueueDriver, activation, guest_memory};
+use super::{FakeInterrupt, MmioDriver, QueueDriver, Reads, activation, guest_memory};
 use crate::bus::BusDevice;
 use crate::credentials::{Parser, Request};
 use crate::device::Memory;
@@ -36,7 +36,7 @@ const ROUNDS: usize = 4;
 /// Any register access to the device that the first byte of `input` picks, then a normal start.
 pub fn registers(input: &[u8]) {
     if let Some((subject, rest)) = pick(input) {
-        let mut driver = MmioDriver::new(subject.build(None), &guest_memory());
+        let mut driver = subject.driver();
         access_registers(&mut driver, rest);
         driver.start();
     }
@@ -156,7 +156,7 @@ pub fn saved_state(input: &[u8]) {
     if let Ok(mut device) = subject.try_build(Some(blob)) {
         start_and_stop(&subject, device.as_mut());
     }
-    let mut driver = MmioDriver::new(subject.build(None), &guest_memory());
+    let mut driver = subject.driver();
     let decoded = postcard::from_bytes::<TransportState>(rest);
     if let Ok(state) = decoded
         .map_err(drop)
@@ -214,8 +214,12 @@ fn restore(driver: &mut MmioDriver, state: TransportState) -> Result<TransportSt
 fn pick(input: &[u8]) -> Option<(Subject, &[u8])> {
     let (first, rest) = input.split_first()?;
     let mut subjects = subjects();
-    let index = usize::from(*first) % subjects.len();
-    Some((subjects.swap_remove(index), rest))
+    let index = usize::from(*first & 0x7f) % subjects.len();
+    let reads = match *first & 0x80 {
+        0 => Reads::Exit,
+        _ => Reads::Page,
+    };
+    Some((subjects.swap_remove(index).reading(reads), rest))
 }
 
 /// Reads and writes registers of a device as `input` says: three bytes of head, then the data.
@@ -232,10 +236,10 @@ pub fn access_registers(driver: &mut MmioDriver, input: &[u8]) {
             anywhere
         };
         if kind & 1 == 0 {
-            driver.transport.write(offset, data);
+            driver.write_bytes(offset, data);
         } else {
             let mut read = data.to_vec();
-            driver.transport.read(offset, &mut read);
+            driver.read_bytes(offset, &mut read);
         }
         rest = after;
     }

@@ -3,6 +3,7 @@
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use super::queue_driver::QueueDriver;
+use super::short_cuts::{GuestPage, ShortCuts};
 use super::wake::Wake;
 use crate::bus::BusDevice;
 use crate::device::{Memory, VirtioDevice};
@@ -10,24 +11,49 @@ use crate::transport::registers as reg;
 use crate::transport::status::{ACKNOWLEDGE, DRIVER, DRIVER_OK, FEATURES_OK};
 use crate::transport::{Doorbells, MmioTransport};
 
+/// How the driver's accesses reach the transport.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reads {
+    /// Each is an exit.
+    Exit,
+    /// As on a machine with short cuts: reads come from the page, kicks and acknowledgements go
+    /// where [`Doorbells`] sent them.
+    Page,
+}
+
 /// A device behind its transport, and the driver that works it as Linux does.
 pub struct MmioDriver {
     /// The transport; tests may do to it what they like.
     pub transport: MmioTransport,
     memory: Memory,
     irq: EventFd,
+    page: GuestPage,
+    short_cuts: Option<ShortCuts>,
 }
 
 impl MmioDriver {
-    /// Puts `device` behind registers.
+    /// Puts `device` behind registers; each access is an exit.
     pub fn new(device: Box<dyn VirtioDevice>, memory: &Memory) -> Self {
+        Self::with_reads(device, memory, Reads::Exit)
+    }
+
+    /// Puts `device` behind registers.
+    pub fn with_reads(device: Box<dyn VirtioDevice>, memory: &Memory, reads: Reads) -> Self {
         let irq = EventFd::new(EFD_NONBLOCK).unwrap();
-        let transport =
-            MmioTransport::new(device, memory.clone(), irq.try_clone().unwrap()).unwrap();
+        let page = GuestPage::default();
+        let (memory, line) = (memory.clone(), irq.try_clone().unwrap());
+        let behind = page.clone().into_registers();
+        let mut transport = MmioTransport::on_page(device, memory.clone(), line, behind).unwrap();
+        let short_cuts = (reads == Reads::Page).then(ShortCuts::default);
+        if let Some(short_cuts) = &short_cuts {
+            transport = transport.with_doorbells(Box::new(short_cuts.clone()));
+        }
         Self {
             transport,
-            memory: memory.clone(),
+            memory,
             irq,
+            page,
+            short_cuts,
         }
     }
 
@@ -46,13 +72,34 @@ impl MmioDriver {
     /// Reads a register.
     pub fn read(&mut self, register: u64) -> u32 {
         let mut value = [0; 4];
-        self.transport.read(register, &mut value);
+        self.read_bytes(register, &mut value);
         u32::from_le_bytes(value)
     }
 
     /// Writes a register.
     pub fn write(&mut self, register: u64, value: u32) {
-        self.transport.write(register, &value.to_le_bytes());
+        self.write_bytes(register, &value.to_le_bytes());
+    }
+
+    /// Reads as many bytes at any offset.
+    pub fn read_bytes(&mut self, offset: u64, data: &mut [u8]) {
+        match self.short_cuts {
+            Some(_) => self.page.read(offset, data),
+            None => self.transport.read(offset, data),
+        }
+    }
+
+    /// Writes as many bytes at any offset.
+    pub fn write_bytes(&mut self, offset: u64, data: &[u8]) {
+        let short_cuts = self.short_cuts.as_ref();
+        if !short_cuts.is_some_and(|short_cuts| short_cuts.take(offset, data)) {
+            self.transport.write(offset, data);
+        }
+    }
+
+    /// The registers as they lie in memory.
+    pub fn page(&self) -> &GuestPage {
+        &self.page
     }
 
     /// Device status.

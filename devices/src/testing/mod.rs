@@ -37,10 +37,12 @@ pub mod fuzz;
 mod memory;
 mod mmio_driver;
 mod queue_driver;
+mod short_cuts;
 mod wake;
 
 pub use fake_irq::FakeInterrupt;
 pub use memory::{GUEST_MEMORY_BYTES, activation, guest_memory};
-pub use mmio_driver::MmioDriver;
+pub use mmio_driver::{MmioDriver, Reads};
 pub use queue_driver::{Descriptor, Part, QueueDriver, Used};
+pub use short_cuts::GuestPage;
 pub use wake::{Wake, wait_for};

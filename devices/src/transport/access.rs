@@ -1,8 +1,6 @@
 //! What the driver's reads and writes of the register page do.
 
-use std::sync::atomic::Ordering;
-
-use super::mmio::{Absorbed, Activity, MmioTransport};
+use super::mmio::{Activity, MmioTransport};
 use super::queue_slot::QueueSlot;
 use super::registers as reg;
 use super::state::QueueRegisters;
@@ -11,12 +9,10 @@ use crate::bus::BusDevice;
 
 impl BusDevice for MmioTransport {
     fn read(&mut self, offset: u64, data: &mut [u8]) {
-        data.fill(0);
-        if let Some(in_config) = offset.checked_sub(reg::CONFIG) {
-            self.device.read_config(in_config, data);
-        } else if let (Ok(data), 0) = (<&mut [u8; 4]>::try_from(data), offset % 4) {
-            *data = self.read_register(offset).to_le_bytes();
+        if offset >= reg::CONFIG || (data.len(), offset % 4) == (4, 0) {
+            self.shared.read(offset, data);
         } else {
+            data.fill(0);
             self.ignore("register read of another width than 32 bits", offset);
         }
     }
@@ -25,11 +21,13 @@ impl BusDevice for MmioTransport {
         if let Some(in_config) = offset.checked_sub(reg::CONFIG) {
             if self.status() & status::DRIVER != 0 {
                 self.device.write_config(in_config, data);
+                self.show_config();
             } else {
                 self.ignore("device configuration before DRIVER", offset);
             }
         } else if let (Ok(data), 0) = (<[u8; 4]>::try_from(data), offset % 4) {
             self.write_register(offset, u32::from_le_bytes(data));
+            self.show_selected();
         } else {
             self.ignore("register write of another width than 32 bits", offset);
         }
@@ -54,37 +52,42 @@ impl MmioTransport {
         self.queues.get(usize::try_from(self.queue_sel).ok()?)
     }
 
-    fn read_register(&self, offset: u64) -> u32 {
-        match offset {
-            reg::MAGIC_VALUE => reg::MAGIC,
-            reg::VERSION => reg::MMIO_VERSION,
-            reg::DEVICE_ID => self.device.spec().kind as u32,
-            reg::VENDOR_ID => reg::VENDOR,
-            reg::DEVICE_FEATURES => half(self.device.spec().features, self.device_features_sel),
-            reg::QUEUE_NUM_MAX => self.selected().map_or(0, |slot| slot.max_size.into()),
-            reg::QUEUE_READY => self
-                .selected()
-                .map_or(0, |slot| slot.registers.ready.into()),
-            reg::INTERRUPT_STATUS => self.interrupt_status(),
-            reg::STATUS => self.status(),
+    /// Shows the registers that never change.
+    pub(super) fn show_constants(&self) {
+        let kind = self.device.spec().kind;
+        self.shared.show(&[
+            (reg::MAGIC_VALUE, reg::MAGIC),
+            (reg::VERSION, reg::MMIO_VERSION),
+            (reg::DEVICE_ID, kind as u32),
+            (reg::VENDOR_ID, reg::VENDOR),
             // No shared memory region exists, whichever is selected.
-            reg::SHM_LEN_LOW | reg::SHM_LEN_HIGH | reg::SHM_BASE_LOW | reg::SHM_BASE_HIGH => {
-                u32::MAX
-            }
-            reg::CONFIG_GENERATION => self.shared.config_generation.load(Ordering::SeqCst),
-            _ => 0,
-        }
+            (reg::SHM_LEN_LOW, u32::MAX),
+            (reg::SHM_LEN_HIGH, u32::MAX),
+            (reg::SHM_BASE_LOW, u32::MAX),
+            (reg::SHM_BASE_HIGH, u32::MAX),
+        ]);
     }
 
-    fn interrupt_status(&self) -> u32 {
-        if !matches!(self.absorbed, Absorbed::Yes(_)) {
-            return self.shared.interrupt_status();
-        }
-        // What a driver has read it is about to acknowledge, and that will not arrive. An interrupt
-        // in between sets the bit again and fires the line.
-        let others = !reg::INTERRUPT_USED;
-        let read = self.shared.interrupt.fetch_and(others, Ordering::SeqCst);
-        read | self.shared.standing.load(Ordering::SeqCst)
+    /// Shows the configuration space as the device has it now.
+    pub(super) fn show_config(&self) {
+        let mut space = [0; reg::CONFIG_BYTES];
+        self.device.read_config(0, &mut space);
+        self.shared.show_config(&space);
+    }
+
+    /// Shows the registers that depend on what the driver has selected, before it runs on.
+    pub(super) fn show_selected(&self) {
+        let features = half(self.device.spec().features, self.device_features_sel);
+        let slot = self.selected();
+        let ready = slot.map_or(0, |slot| slot.registers.ready.into());
+        self.shared.show(&[
+            (reg::DEVICE_FEATURES, features),
+            (
+                reg::QUEUE_NUM_MAX,
+                slot.map_or(0, |slot| slot.max_size.into()),
+            ),
+            (reg::QUEUE_READY, ready),
+        ]);
     }
 
     fn write_register(&mut self, offset: u64, value: u32) {
@@ -94,9 +97,7 @@ impl MmioTransport {
             reg::QUEUE_SEL => self.queue_sel = value,
             reg::STATUS => self.write_status(value),
             reg::QUEUE_NOTIFY => self.notify(value),
-            reg::INTERRUPT_ACK => {
-                self.shared.interrupt.fetch_and(!value, Ordering::SeqCst);
-            }
+            reg::INTERRUPT_ACK => self.shared.change(|live| live.interrupt &= !value),
             reg::DRIVER_FEATURES => self.write_features(value),
             reg::QUEUE_READY => self.write_ready(value),
             reg::QUEUE_NUM
@@ -199,7 +200,7 @@ impl MmioTransport {
     }
 
     fn set_status(&self, bits: u32) {
-        self.shared.status.fetch_or(bits, Ordering::SeqCst);
+        self.shared.change(|live| live.status |= bits);
     }
 }
 

@@ -14,12 +14,11 @@ pub trait Doorbells: Send {
     /// When the host refuses; the transport goes on taking the kicks then, which is slower.
     fn connect(&self, queue: u16, kick: &EventFd) -> io::Result<()>;
 
-    /// From now on, 4-byte writes of `cause` to the acknowledge register fire `sink`, and no longer
-    /// reach the transport. Called at most once, when others fire the device's line: the status
-    /// register then does not depend on what the driver acknowledges, and a write that leaves KVM
-    /// for each of its interrupts would be for nothing.
+    /// From now on, 4-byte writes of `cause` to the acknowledge register go nowhere. Called at most
+    /// once, before the device first runs: the transport lets `cause` stand in the status register
+    /// from then on, whatever the driver acknowledges.
     ///
     /// # Errors
     /// When the host refuses; the transport goes on taking the writes then, which is slower.
-    fn absorb(&self, cause: u32, sink: &EventFd) -> io::Result<()>;
+    fn absorb(&self, cause: u32) -> io::Result<()>;
 }

@@ -1,15 +1,16 @@
 //! One virtio device behind its register page.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
-use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+use vmm_sys_util::eventfd::EventFd;
 
 use super::doorbell::Doorbells;
-use super::interrupt::{MmioInterrupt, SharedRegisters};
+use super::interrupt::MmioInterrupt;
+use super::page::{OwnPage, RegisterPage};
 use super::queue_slot::{Bell, QueueConfigError, QueueSlot};
 use super::registers::INTERRUPT_USED;
+use super::shared::SharedRegisters;
 use super::state::QueueRegisters;
 use super::status::DEVICE_NEEDS_RESET;
 use crate::device::{ActivateError, Activation, ActiveQueue, DeviceError, Memory, VirtioDevice};
@@ -35,22 +36,21 @@ pub struct MmioTransport {
     pub(super) queue_sel: u32,
     pub(super) queues: Vec<QueueSlot>,
     doorbells: Option<Box<dyn Doorbells>>,
-    /// Where acknowledgements go that do not arrive here, see [`Doorbells::absorb`].
-    pub(super) absorbed: Absorbed,
+    absorbed: Absorbed,
     pub(super) activity: Activity,
     pub(super) ignored: LogLimit,
     pub(super) faults: LogLimit,
 }
 
-/// What becomes of a driver's acknowledgement of used descriptors alone.
-pub(super) enum Absorbed {
+/// What becomes of a driver's acknowledgement of used descriptors alone, see [`Doorbells::absorb`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Absorbed {
     /// It arrives; the machine was not asked for a short cut.
     NotAsked,
     /// It arrives; the machine refused.
     No,
-    /// It goes here.
-    #[expect(dead_code, reason = "Held for the machine: nobody reads it")]
-    Yes(EventFd),
+    /// It does not arrive.
+    Yes,
 }
 
 /// Who holds the queues.
@@ -64,7 +64,8 @@ pub(super) enum Activity {
 }
 
 impl MmioTransport {
-    /// Puts `device` behind a register page. Writing 1 to `irq` is an (edge-triggered) interrupt.
+    /// Puts `device` behind registers. Writing 1 to `irq` is an (edge-triggered) interrupt. Every
+    /// read of a register is a [`read`](crate::bus::BusDevice::read) of the transport.
     ///
     /// # Errors
     /// When the device's spec breaks the rules of its own documentation, or the host refuses an
@@ -73,6 +74,20 @@ impl MmioTransport {
         device: Box<dyn VirtioDevice>,
         memory: Memory,
         irq: EventFd,
+    ) -> Result<Self, TransportError> {
+        Self::on_page(device, memory, irq, Arc::new(OwnPage::default()))
+    }
+
+    /// As [`new`](Self::new), with the registers in `page`, where the driver may find them by itself.
+    /// The page holds zeroes.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn on_page(
+        device: Box<dyn VirtioDevice>,
+        memory: Memory,
+        irq: EventFd,
+        page: Arc<dyn RegisterPage>,
     ) -> Result<Self, TransportError> {
         let spec = device.spec();
         let features = spec.features;
@@ -89,8 +104,8 @@ impl MmioTransport {
             .zip(0..)
             .map(|(&max_size, queue)| QueueSlot::new(queue, max_size))
             .collect::<Result<_, _>>()?;
-        let shared = Arc::new(SharedRegisters::default());
-        Ok(Self {
+        let shared = Arc::new(SharedRegisters::new(page));
+        let transport = Self {
             device,
             memory,
             interrupt: Arc::new(MmioInterrupt::new(shared.clone(), irq)),
@@ -105,7 +120,11 @@ impl MmioTransport {
             activity: Activity::Idle,
             ignored: LogLimit::new(),
             faults: LogLimit::new(),
-        })
+        };
+        transport.show_constants();
+        transport.show_selected();
+        transport.show_config();
+        Ok(transport)
     }
 
     /// Takes kicks by a short cut, which is asked for when a queue is first used: of all the queues
@@ -181,7 +200,7 @@ impl MmioTransport {
     }
 
     pub(super) fn status(&self) -> u32 {
-        self.shared.status.load(Ordering::SeqCst)
+        self.shared.live().status
     }
 
     /// Whether these features can be agreed on.
@@ -237,29 +256,29 @@ impl MmioTransport {
         }
     }
 
-    /// Asks for the short cut of acknowledgements, once others fire the line.
+    /// Asks once for the short cut of acknowledgements. Without them, the reason that they are about
+    /// stands for as long as the device runs. Drivers look into each queue then, as they do anyway:
+    /// the register has one bit for all of them.
     fn absorb_acknowledgements(&mut self) {
-        let stands = self.shared.standing.load(Ordering::SeqCst) == INTERRUPT_USED;
-        let (Absorbed::NotAsked, Some(doorbells)) = (&self.absorbed, &self.doorbells) else {
-            return;
-        };
-        if !stands {
-            return;
+        if let (Absorbed::NotAsked, Some(doorbells)) = (self.absorbed, &self.doorbells) {
+            self.absorbed = match doorbells.absorb(INTERRUPT_USED) {
+                Ok(()) => Absorbed::Yes,
+                Err(error) => {
+                    let kind = self.device.spec().kind;
+                    tracing::warn!(?kind, %error, "Acknowledgements go through the VMM");
+                    Absorbed::No
+                }
+            };
         }
-        let sink = EventFd::new(EFD_NONBLOCK);
-        let absorbed = sink.and_then(|sink| doorbells.absorb(INTERRUPT_USED, &sink).map(|()| sink));
-        self.absorbed = match absorbed {
-            Ok(sink) => Absorbed::Yes(sink),
-            Err(error) => {
-                let kind = self.device.spec().kind;
-                tracing::warn!(?kind, %error, "Acknowledgements go through the VMM");
-                Absorbed::No
-            }
-        };
+        if self.absorbed == Absorbed::Yes {
+            self.shared.stand(INTERRUPT_USED);
+        }
     }
 
     fn activate(&mut self, queues: Vec<ActiveQueue>) -> Result<(), ActivateError> {
         self.connect_doorbells(&queues);
+        // Before the device can interrupt: an acknowledgement of that may go nowhere already.
+        self.absorb_acknowledgements();
         let activation = Activation {
             memory: self.memory.clone(),
             interrupt: self.interrupt.clone(),
@@ -269,7 +288,6 @@ impl MmioTransport {
         self.device
             .activate(activation)
             .inspect_err(|_| self.interrupt.needs_reset())?;
-        self.absorb_acknowledgements();
         self.activity = Activity::Active;
         // A kick between the driver's last look at the registers and now may have been dropped.
         for slot in self.queues.iter().filter(|slot| slot.registers.ready) {
@@ -293,10 +311,13 @@ impl MmioTransport {
             // A kick of the old driver is none of the new one's. Fails when there was none.
             let _ = slot.kick.read();
         }
+        self.show_selected();
         // Last, and after the device's threads have ended: the driver waits for 0 here.
-        self.shared.standing.store(0, Ordering::SeqCst);
-        self.shared.interrupt.store(0, Ordering::SeqCst);
-        self.shared.status.store(0, Ordering::SeqCst);
+        self.shared.stand(0);
+        self.shared.change(|live| {
+            live.interrupt = 0;
+            live.status = 0;
+        });
     }
 }
 

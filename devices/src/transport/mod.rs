@@ -19,8 +19,10 @@ mod access;
 mod doorbell;
 mod interrupt;
 mod mmio;
+mod page;
 mod queue_slot;
 pub mod registers;
+mod shared;
 mod state;
 pub mod status;
 
@@ -29,4 +31,5 @@ mod tests;
 
 pub use doorbell::Doorbells;
 pub use mmio::{MmioTransport, TransportError};
+pub use page::{PAGE_WORDS, RegisterPage};
 pub use state::{QueuePosition, QueueRegisters, TRANSPORT_STATE_VERSION, TransportState};

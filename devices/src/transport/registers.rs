@@ -63,6 +63,8 @@ pub const CONFIG_GENERATION: u64 = 0xfc;
 pub const CONFIG: u64 = 0x100;
 /// Bytes of one device's register page, configuration space included.
 pub const PAGE_BYTES: u64 = 0x1000;
+/// Bytes of the configuration space.
+pub const CONFIG_BYTES: usize = 0xf00;
 
 /// "virt" in little endian.
 pub const MAGIC: u32 = 0x7472_6976;

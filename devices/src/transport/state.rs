@@ -1,7 +1,5 @@
 //! The saved state of a transport. Untrusted when it is read back; the transport checks it.
 
-use std::sync::atomic::Ordering;
-
 use serde::{Deserialize, Serialize};
 use virtio_queue::QueueT;
 
@@ -75,10 +73,11 @@ impl MmioTransport {
             Activity::Idle => None,
             Activity::Paused(queues) => Some(queues.iter().map(QueuePosition::of).collect()),
         };
+        let live = self.shared.live();
         Ok(TransportState {
-            status: self.status(),
-            interrupt: self.shared.interrupt.load(Ordering::SeqCst),
-            config_generation: self.shared.config_generation.load(Ordering::SeqCst),
+            status: live.status,
+            interrupt: live.interrupt,
+            config_generation: live.config_generation,
             driver_features: self.driver_features,
             device_features_sel: self.device_features_sel,
             driver_features_sel: self.driver_features_sel,
@@ -129,13 +128,6 @@ impl MmioTransport {
             return Err(invalid("running"));
         }
 
-        self.shared.status.store(state.status, Ordering::SeqCst);
-        self.shared
-            .interrupt
-            .store(state.interrupt, Ordering::SeqCst);
-        self.shared
-            .config_generation
-            .store(state.config_generation, Ordering::SeqCst);
         self.driver_features = state.driver_features;
         self.device_features_sel = state.device_features_sel;
         self.driver_features_sel = state.driver_features_sel;
@@ -144,6 +136,12 @@ impl MmioTransport {
             slot.registers = *registers;
         }
         self.activity = activity;
+        self.show_selected();
+        self.shared.change(|live| {
+            live.status = state.status;
+            live.interrupt = state.interrupt;
+            live.config_generation = state.config_generation;
+        });
         Ok(())
     }
 

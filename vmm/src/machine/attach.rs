@@ -11,7 +11,7 @@ use devices::transport::{
     registers::{INTERRUPT_ACK, QUEUE_NOTIFY},
 };
 use kvm_ioctls::{IoEventAddress, VmFd};
-use vmm_sys_util::eventfd::EventFd;
+use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use super::{Attached, BusError, Machine};
 use crate::arch::{layout, ports};
@@ -129,7 +129,8 @@ impl Doorbells for Ioeventfds {
         self.watch(QUEUE_NOTIFY, queue.into(), kick)
     }
 
-    fn absorb(&self, cause: u32, sink: &EventFd) -> io::Result<()> {
-        self.watch(INTERRUPT_ACK, cause, sink)
+    fn absorb(&self, cause: u32) -> io::Result<()> {
+        // KVM keeps what it fires; nobody else needs it.
+        self.watch(INTERRUPT_ACK, cause, &EventFd::new(EFD_NONBLOCK)?)
     }
 }

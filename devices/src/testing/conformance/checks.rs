@@ -20,7 +20,7 @@ use crate::transport::status::{DEVICE_NEEDS_RESET, DRIVER_OK};
 pub type Check = fn(&Subject);
 
 /// Every check with its name, which says the outcome.
-pub const CHECKS: [(&str, Check); 12] = [
+pub const CHECKS: [(&str, Check); 13] = [
     ("spec keeps the rules", spec_keeps_the_rules),
     (
         "stop before activate returns nothing",
@@ -38,6 +38,10 @@ pub const CHECKS: [(&str, Check); 12] = [
     ("restored device saves equal", restored_device_saves_equal),
     ("running device is not saved", running_device_is_not_saved),
     ("foreign state is refused", foreign_state_is_refused),
+    (
+        "driver reads what the device says",
+        driver_reads_what_the_device_says,
+    ),
     (
         "configuration takes any access",
         configuration_takes_any_access,
@@ -233,6 +237,47 @@ fn foreign_state_is_refused(subject: &Subject) {
     }
 }
 
+/// Before it starts, while it runs, after it stopped, and after a reset.
+fn driver_reads_what_the_device_says(subject: &Subject) {
+    let mut driver = subject.driver();
+    assert_reads(subject, &mut driver);
+    driver.start();
+    assert_reads(subject, &mut driver);
+    driver.transport.stop().unwrap();
+    assert_reads(subject, &mut driver);
+    driver.transport.resume().unwrap();
+    assert_reads(subject, &mut driver);
+    driver.write(reg::STATUS, 0);
+    assert_reads(subject, &mut driver);
+    assert_eq!(driver.read(reg::STATUS), 0, "{}", subject.name);
+    assert_eq!(driver.read(reg::INTERRUPT_STATUS), 0, "{}", subject.name);
+}
+
+fn assert_reads(subject: &Subject, driver: &mut MmioDriver) {
+    let (kind, features, sizes) = {
+        let spec = driver.transport.device().spec();
+        (spec.kind, spec.features, spec.queue_sizes.clone())
+    };
+    assert_eq!(driver.read(reg::MAGIC_VALUE), reg::MAGIC);
+    assert_eq!(driver.read(reg::VERSION), reg::MMIO_VERSION);
+    assert_eq!(driver.read(reg::DEVICE_ID), kind as u32);
+    assert_eq!(driver.offered(), features, "{}", subject.name);
+    for (index, size) in (0..).zip(sizes.iter().copied().chain([0])) {
+        driver.write(reg::QUEUE_SEL, index);
+        let max = driver.read(reg::QUEUE_NUM_MAX);
+        assert_eq!(max, u32::from(size), "{}: queue {index}", subject.name);
+    }
+    for width in [1, 2, 4, 8] {
+        for offset in (0..256).step_by(width) {
+            let (mut seen, mut said) = ([0; 8], [0; 8]);
+            driver.read_bytes(reg::CONFIG + offset, &mut seen[..width]);
+            let device = driver.transport.device();
+            device.read_config(offset, &mut said[..width]);
+            assert_eq!(seen, said, "{}: {width} at {offset}", subject.name);
+        }
+    }
+}
+
 fn configuration_takes_any_access(subject: &Subject) {
     let mut device = subject.build(None);
     let mut whole = [0xff; 512];
@@ -268,7 +313,7 @@ fn configuration_takes_any_access(subject: &Subject) {
 }
 
 fn any_subset_of_the_features_works(subject: &Subject) {
-    let mut driver = MmioDriver::new(subject.build(None), &guest_memory());
+    let mut driver = subject.driver();
     let version_1 = 1 << VIRTIO_F_VERSION_1;
     let offered = driver.offered();
     let each = (0..64)
@@ -293,7 +338,7 @@ fn any_subset_of_the_features_works(subject: &Subject) {
 }
 
 fn disabled_queues_are_survived(subject: &Subject) {
-    let mut driver = MmioDriver::new(subject.build(None), &guest_memory());
+    let mut driver = subject.driver();
     let offered = driver.offered();
     let count = u16::try_from(driver.transport.device().spec().queue_sizes.len()).unwrap();
     for disabled in 0..count {
@@ -306,7 +351,7 @@ fn disabled_queues_are_survived(subject: &Subject) {
 
 /// Breaks each queue of a running device in each way, and brings the device back.
 fn broken_rings_set_needs_reset_and_a_reset_recovers(subject: &Subject) {
-    let mut driver = MmioDriver::new(subject.build(None), &guest_memory());
+    let mut driver = subject.driver();
     let count = u16::try_from(driver.transport.device().spec().queue_sizes.len()).unwrap();
     for index in (0..count).filter(|index| subject.serves(*index)) {
         for (what, breakage) in BREAKAGES {

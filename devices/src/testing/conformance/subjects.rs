@@ -14,6 +14,7 @@ use crate::registry::{DeviceConfig, HostHandles, Position};
 use crate::rng::RngConfig;
 use crate::state::StateBlob;
 use crate::testing::backend::Backends;
+use crate::testing::{MmioDriver, Reads, guest_memory};
 use crate::vsock::{Cid, VsockConfig, VsockHost};
 
 const DISK_BYTES: u64 = 1 << 20;
@@ -29,12 +30,28 @@ pub struct Subject {
     config: DeviceConfig,
     /// Queues that the device leaves alone until the driver asks it to serve them.
     idle: std::ops::Range<u16>,
+    /// How its drivers' accesses reach the transport.
+    reads: Reads,
 }
 
 impl Subject {
     /// Whether the device serves queue `index` from the start.
     pub fn serves(&self, index: u16) -> bool {
         !self.idle.contains(&index)
+    }
+
+    /// The same device on a machine whose drivers' accesses arrive in this way; as exits unless told.
+    #[must_use]
+    pub fn reading(self, reads: Reads) -> Self {
+        Self { reads, ..self }
+    }
+
+    /// Builds the device, behind its transport and with a driver.
+    ///
+    /// # Panics
+    /// When it is refused.
+    pub fn driver(&self) -> MmioDriver {
+        MmioDriver::with_reads(self.build(None), &guest_memory(), self.reads)
     }
 
     /// Builds the device, from `saved` state when there is one.
@@ -71,6 +88,7 @@ pub fn subjects() -> Vec<Subject> {
             discard: Discard::Offer,
         }),
         idle: 0..0,
+        reads: Reads::Exit,
     };
     let net = |name, idle: std::ops::Range<u16>| Subject {
         name,
@@ -83,6 +101,7 @@ pub fn subjects() -> Vec<Subject> {
             )
         }),
         idle,
+        reads: Reads::Exit,
     };
     let fs = Subject {
         name: "fs",
@@ -94,6 +113,7 @@ pub fn subjects() -> Vec<Subject> {
             on_exit: OnExit::Fail,
         }),
         idle: 0..0,
+        reads: Reads::Exit,
     };
     vec![
         blk(
@@ -123,6 +143,7 @@ fn rng() -> Subject {
             position: Position(2),
         }),
         idle: 0..0,
+        reads: Reads::Exit,
     }
 }
 
@@ -135,6 +156,7 @@ fn vsock() -> Subject {
             cid: Cid::new(3).unwrap(),
         }),
         idle: 0..0,
+        reads: Reads::Exit,
     }
 }
 

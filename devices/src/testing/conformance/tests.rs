@@ -1,14 +1,17 @@
 use proptest::prelude::{any, prop, proptest};
 
 use super::{CHECKS, subjects};
-use crate::testing::{MmioDriver, fuzz, guest_memory};
+use crate::testing::{Reads, fuzz};
 
 #[test]
 fn every_device_passes_every_check() {
-    for subject in subjects() {
-        for (name, check) in CHECKS {
-            println!("{}: {name}", subject.name);
-            check(&subject);
+    for reads in [Reads::Exit, Reads::Page] {
+        for subject in subjects() {
+            let subject = subject.reading(reads);
+            for (name, check) in CHECKS {
+                println!("{}, {reads:?}: {name}", subject.name);
+                check(&subject);
+            }
         }
     }
 }
@@ -18,10 +21,12 @@ proptest! {
     fn any_register_access_to_any_device_is_survived(
         garbage in prop::collection::vec(any::<u8>(), 0..512),
     ) {
-        for subject in subjects() {
-            let mut driver = MmioDriver::new(subject.build(None), &guest_memory());
-            fuzz::access_registers(&mut driver, &garbage);
-            driver.start();
+        for reads in [Reads::Exit, Reads::Page] {
+            for subject in subjects() {
+                let mut driver = subject.reading(reads).driver();
+                fuzz::access_registers(&mut driver, &garbage);
+                driver.start();
+            }
         }
     }
 
@@ -35,7 +40,7 @@ proptest! {
         damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
     ) {
         for (first, subject) in (0u8..).zip(subjects()) {
-            let mut driver = MmioDriver::new(subject.build(None), &guest_memory());
+            let mut driver = subject.driver();
             driver.start();
             driver.transport.stop().unwrap();
             let mut bytes = postcard::to_stdvec(&driver.transport.save().unwrap()).unwrap();

@@ -1,5 +1,6 @@
 //! Tests of the transport with a device that only remembers.
 
+mod page;
 mod queues;
 mod registers;
 mod state;
@@ -11,15 +12,18 @@ use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
 
 use crate::device::{
     ActivateError, Activation, ActiveQueue, DeviceError, DeviceKind, DeviceSpec, Stopped,
-    VirtioDevice,
+    VirtioDevice, read_space,
 };
 use crate::interrupt::Interrupt;
 use crate::state::{StateBlob, StateError};
-use crate::testing::{MmioDriver, guest_memory};
+use crate::testing::{MmioDriver, Reads, guest_memory};
 
 const VERSION_1: u64 = 1 << VIRTIO_F_VERSION_1;
 const EVENT_IDX: u64 = 1 << VIRTIO_RING_F_EVENT_IDX;
 const OFFERED: u64 = VERSION_1 | EVENT_IDX | 1 << 5;
+
+/// The configuration space of a [`Probe`] at first.
+const SPACE: [u8; 8] = [1, 2, 3, 4, 5, 6, 7, 8];
 
 /// What a [`Probe`] went through, in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,6 +41,8 @@ struct Notes {
     interrupt: Option<Arc<dyn Interrupt>>,
     refuse: bool,
     lose_queues: bool,
+    /// What [`SPACE`] has become.
+    space: Option<[u8; 8]>,
 }
 
 /// A device without a thread, with three queues and eight bytes of configuration.
@@ -52,12 +58,8 @@ impl VirtioDevice for Probe {
     }
 
     fn read_config(&self, offset: u64, data: &mut [u8]) {
-        for (byte, value) in data.iter_mut().zip(offset..) {
-            *byte = u8::try_from(value)
-                .ok()
-                .filter(|value| *value < 8)
-                .map_or(0, |value| value + 1);
-        }
+        let space = self.notes.lock().unwrap().space.unwrap_or(SPACE);
+        read_space(&space, offset, data);
     }
 
     fn write_config(&mut self, offset: u64, data: &[u8]) {
@@ -108,8 +110,12 @@ impl VirtioDevice for Probe {
 }
 
 fn probe() -> (MmioDriver, Arc<Mutex<Notes>>) {
+    probe_with(Reads::Exit)
+}
+
+fn probe_with(reads: Reads) -> (MmioDriver, Arc<Mutex<Notes>>) {
     let notes = Arc::new(Mutex::new(Notes::default()));
-    let device = Probe {
+    let device = Box::new(Probe {
         spec: DeviceSpec {
             kind: DeviceKind::Net,
             features: OFFERED,
@@ -117,8 +123,9 @@ fn probe() -> (MmioDriver, Arc<Mutex<Notes>>) {
         },
         notes: notes.clone(),
         queues: None,
-    };
-    (MmioDriver::new(Box::new(device), &guest_memory()), notes)
+    });
+    let driver = MmioDriver::with_reads(device, &guest_memory(), reads);
+    (driver, notes)
 }
 
 fn take_events(notes: &Mutex<Notes>) -> Vec<Event> {

@@ -204,7 +204,7 @@ impl Doorbells for Bells {
         Err(self.refuse.into())
     }
 
-    fn absorb(&self, _cause: u32, _sink: &EventFd) -> io::Result<()> {
+    fn absorb(&self, _cause: u32) -> io::Result<()> {
         Err(self.refuse.into())
     }
 }

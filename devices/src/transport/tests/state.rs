@@ -6,7 +6,7 @@ use crate::transport::{QueuePosition, TransportState};
 fn saved() -> TransportState {
     let (mut driver, notes) = probe();
     driver.start();
-    interrupt_of(&notes).signal_config();
+    interrupt_of(&notes).signal_config(&SPACE);
     driver.write(QUEUE_SEL, 2);
     driver.transport.stop().unwrap();
     driver.transport.save().unwrap()
