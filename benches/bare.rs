@@ -17,7 +17,7 @@ use devices::registry::{DeviceConfig, HostHandles, Position};
 use uuid::Uuid;
 use vmm::Vm;
 use vmm::boot::{BootConfig, BootSource};
-use vmm::config::{Discovery, VmConfig};
+use vmm::config::{Discovery, RegisterReads, VmConfig};
 use vmm::console::ConsoleEnds;
 use vmm::kvm::{HostPolicy, Opening};
 use vmm::phases::Phases;
@@ -66,6 +66,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             cache_dir,
         },
         discovery: Discovery::Acpi,
+        registers: RegisterReads::Memory,
         devices,
     };
     let options = options(start)?;

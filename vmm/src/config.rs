@@ -27,6 +27,8 @@ pub struct VmConfig {
     pub boot: BootConfig,
     /// How the guest finds its virtio devices.
     pub discovery: Discovery,
+    /// How the guest reads the registers of its virtio devices.
+    pub registers: RegisterReads,
     /// Devices, in any order: each says its own position.
     pub devices: Vec<DeviceConfig>,
 }
@@ -75,6 +77,16 @@ impl fmt::Debug for OemString {
 
 /// Most vCPUs of a machine: APIC ids stay below 255, the limit of xAPIC.
 pub const MAX_VCPUS: u8 = 254;
+
+/// How a guest reads the registers of its virtio-mmio devices.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum RegisterReads {
+    /// From memory, where KVM can show it some that it cannot write to; else as `Exits`.
+    #[default]
+    Memory,
+    /// Each read leaves the guest: slower, for comparison.
+    Exits,
+}
 
 /// How the guest is told where its virtio-mmio devices are. Never both at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -117,7 +117,7 @@ mod tests {
 
     use super::*;
     use crate::boot::{BootConfig, BootSource};
-    use crate::config::Discovery;
+    use crate::config::{Discovery, RegisterReads};
 
     fn config(devices: &[(&str, u8)]) -> VmConfig {
         VmConfig {
@@ -137,6 +137,7 @@ mod tests {
                 cache_dir: None,
             },
             discovery: Discovery::Acpi,
+            registers: RegisterReads::default(),
             devices: devices
                 .iter()
                 .map(|(id, position)| {

@@ -35,4 +35,4 @@ pub(crate) use reader::Ranged;
 pub(crate) use ready::{Goal, When};
 pub(crate) use share::{Cache, FsFile, OnBackendExit};
 pub(crate) use slot::{BootFile, DataFile, DiskFile, DiskTuning, LimitFile, NetFile, Setting};
-pub(crate) use values::{AbsolutePath, ByteSize, Discovery, Engine, Identity, Vhost};
+pub(crate) use values::{AbsolutePath, ByteSize, Discovery, Engine, Identity, Registers, Vhost};

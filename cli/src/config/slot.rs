@@ -10,8 +10,8 @@ use super::reader::{Ranged, Table};
 use super::ready::ReadyFile;
 use super::share::FsFile;
 use super::values::{
-    AbsolutePath, ByteSize, Discovery, Engine, Identity, KernelParam, Label, Mac, Serial, SizeMib,
-    Vhost,
+    AbsolutePath, ByteSize, Discovery, Engine, Identity, KernelParam, Label, Mac, Registers,
+    Serial, SizeMib, Vhost,
 };
 use super::vsock::VsockFile;
 
@@ -83,6 +83,8 @@ pub(crate) struct MachineFile {
     pub(crate) memory: Setting<SizeMib>,
     /// `uuid`
     pub(crate) uuid: Setting<Uuid>,
+    /// `registers`
+    pub(crate) registers: Setting<Registers>,
 }
 
 /// `[data]`: the slot's writable disk.
@@ -235,6 +237,7 @@ impl MachineFile {
             vcpus: table.get("vcpus"),
             memory: table.get("memory"),
             uuid: table.get("uuid"),
+            registers: table.get("registers"),
         };
         table.finish();
         file

@@ -82,12 +82,12 @@ fn an_unknown_key_is_placed_and_the_nearest_name_offered() {
     assert_eq!(
         toml_error("[machine]\n  memry = 1\n"),
         "slot1.toml:2:3: `machine.memry`: unknown key; did you mean `memory`? \
-         (known here: memory, uuid, vcpus)"
+         (known here: memory, registers, uuid, vcpus)"
     );
     assert_eq!(
         json_error("{\n  \"machine\": {\"memry\": 1}\n}"),
         "slot1.json:2:15: `machine.memry`: unknown key; did you mean `memory`? \
-         (known here: memory, uuid, vcpus)"
+         (known here: memory, registers, uuid, vcpus)"
     );
     let far = toml_error("xyzzy = 1");
     assert!(
@@ -158,6 +158,10 @@ fn a_wrong_kind_of_value_says_what_was_expected_and_found() {
         (
             "boot.discovery = \"apci\"",
             "expected \"acpi\" or \"cmdline\", found the text \"apci\"; did you mean \"acpi\"?",
+        ),
+        (
+            "machine.registers = \"exit\"",
+            "expected \"memory\" or \"exits\", found the text \"exit\"; did you mean \"exits\"?",
         ),
         (
             "boot.params = \"quiet\"",

@@ -135,6 +135,23 @@ impl FromNode for Discovery {
     }
 }
 
+/// How the guest reads its devices' registers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Registers {
+    /// From memory that only it cannot write to.
+    #[default]
+    Memory,
+    /// By leaving the guest.
+    Exits,
+}
+
+impl FromNode for Registers {
+    fn from_node(node: &Node) -> Result<Self, String> {
+        word(node, &[("memory", Self::Memory), ("exits", Self::Exits)])
+    }
+}
+
 /// How the guest learns its address and host name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) enum Identity {

@@ -32,7 +32,7 @@ pub(crate) use self::paths::{Paths, SlotPaths};
 pub(crate) use self::ready::{Ready, ReadyWhen};
 pub(crate) use self::shares::{Backend, Share, cache_word};
 pub(crate) use self::vsock::Vsock;
-use crate::config::{ConfigError, HostFile, LoadedSlot, Problem};
+use crate::config::{ConfigError, HostFile, LoadedSlot, Problem, Registers};
 
 /// RAM of a slot that says nothing else.
 const DEFAULT_MEMORY_MIB: u64 = 1024;
@@ -83,6 +83,8 @@ pub(crate) struct Machine {
     pub(crate) memory_mib: u64,
     /// System UUID.
     pub(crate) uuid: Uuid,
+    /// How the guest reads its devices' registers.
+    pub(crate) registers: Registers,
 }
 
 impl Slot {
@@ -200,6 +202,7 @@ fn machine(host: &HostFile, loaded: &LoadedSlot) -> Machine {
     let preset = &host.defaults.machine;
     let vcpus = own.vcpus.as_ref().or(preset.vcpus.as_ref());
     let memory = own.memory.as_ref().or(preset.memory.as_ref());
+    let registers = own.registers.as_ref().or(preset.registers.as_ref());
     Machine {
         // The schema admits 1 to 254 only.
         vcpus: vcpus.map_or(1, |vcpus| u8::try_from(vcpus.value.0).unwrap_or(u8::MAX)),
@@ -208,6 +211,7 @@ fn machine(host: &HostFile, loaded: &LoadedSlot) -> Machine {
             .uuid
             .as_ref()
             .map_or_else(|| uuid(&loaded.name), |uuid| uuid.value),
+        registers: registers.map_or_else(Registers::default, |registers| registers.value),
     }
 }
 

@@ -10,7 +10,7 @@ use devices::rng::RngConfig;
 use devices::vsock::{Cid, VsockConfig};
 use vmm::arch::layout::{MAX_RAM_MIB, MIN_RAM_MIB};
 use vmm::boot::{BootConfig, BootSource};
-use vmm::config::{Discovery, VmConfig};
+use vmm::config::{Discovery, RegisterReads, VmConfig};
 
 use super::limits::Limit;
 use super::{Boot, Disk, Nic, Share, Slot, Use, Vsock};
@@ -45,6 +45,10 @@ pub(crate) fn vm_config(slot: &Slot) -> VmConfig {
         discovery: match slot.boot.discovery {
             config::Discovery::Acpi => Discovery::Acpi,
             config::Discovery::Cmdline => Discovery::Cmdline,
+        },
+        registers: match slot.machine.registers {
+            config::Registers::Memory => RegisterReads::Memory,
+            config::Registers::Exits => RegisterReads::Exits,
         },
         devices: disks
             .chain(nics)

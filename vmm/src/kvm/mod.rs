@@ -1,11 +1,12 @@
 //! The host's KVM: opening it, checking what it can do, creating a machine in it.
 
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 
-use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES, kvm_userspace_memory_region};
+use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES, KVM_MEM_READONLY, kvm_userspace_memory_region};
 use kvm_ioctls::{Cap, Kvm, VmFd};
 use vm_memory::{Address, GuestMemoryBackend, GuestMemoryRegion};
 
@@ -14,6 +15,9 @@ use crate::signals;
 use devices::device::Memory;
 
 mod sys;
+
+/// Number of KVM's first memory slot of register pages; those of RAM are below.
+const FIRST_PAGES_SLOT: u32 = 16;
 
 /// KVM's API version; stable since Linux 2.6.22.
 const API_VERSION: i32 = 12;
@@ -215,4 +219,24 @@ pub(crate) fn set_memory(vm: &VmFd, memory: &Memory) -> Result<(), KvmError> {
             .map_err(KvmError::on("give guest RAM to the machine"))?;
     }
     Ok(())
+}
+
+/// Shows the guest whole pages of this process at `address`, to read. `number` tells them from others.
+///
+/// # Errors
+/// When KVM refuses.
+pub(crate) fn show_pages(
+    vm: &VmFd,
+    number: u32,
+    address: u64,
+    pages: &Range<usize>,
+) -> Result<(), kvm_ioctls::Error> {
+    let region = kvm_userspace_memory_region {
+        slot: FIRST_PAGES_SLOT.saturating_add(number),
+        flags: KVM_MEM_READONLY,
+        guest_phys_addr: address,
+        memory_size: pages.len() as u64,
+        userspace_addr: pages.start as u64,
+    };
+    sys::set_memory_region(vm, region)
 }

@@ -26,12 +26,13 @@ pub(super) fn cpu_virtualises() -> bool {
     leaf.ecx & SVM != 0
 }
 
-/// Adds a slot of guest RAM.
+/// Adds a memory slot.
 pub(super) fn set_memory_region(
     vm: &VmFd,
     region: kvm_userspace_memory_region,
 ) -> Result<(), kvm_ioctls::Error> {
-    // SAFETY: the range lies in one mapping of guest memory, whose owner (`Machine`) keeps it
-    // mapped for as long as the machine's descriptor is open: fields drop in order, vm first.
+    // SAFETY: the range lies in one mapping, of guest memory or of register pages, whose owners
+    // (`Machine` and the transports in it) keep it mapped for as long as a vCPU can run: `Running`
+    // ends the vCPUs' threads before it drops its machine.
     unsafe { vm.set_user_memory_region(region) }
 }

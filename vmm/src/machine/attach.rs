@@ -81,11 +81,14 @@ impl Machine {
                 id: id.clone(),
                 source,
             })?;
-        let transport = MmioTransport::new(device, self.memory.clone(), irq).map_err(|source| {
-            AttachError::Transport {
-                id: id.clone(),
-                source,
-            }
+        let memory = self.memory.clone();
+        let transport = match self.registers.page(position) {
+            Some(page) => MmioTransport::on_page(device, memory, irq, page),
+            None => MmioTransport::new(device, memory, irq),
+        };
+        let transport = transport.map_err(|source| AttachError::Transport {
+            id: id.clone(),
+            source,
         })?;
         let base = ports::virtio_mmio(position);
         let doorbells = Ioeventfds {

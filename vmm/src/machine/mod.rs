@@ -5,6 +5,7 @@ mod absent;
 mod attach;
 pub mod bus;
 pub mod plan;
+mod registers;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -34,6 +35,7 @@ use crate::events::EventSender;
 use crate::kvm::{self, KvmError};
 use crate::vcpu::Vcpu;
 use bus::{Bus, BusError, Buses, SharedDevice};
+use registers::RegisterPages;
 
 pub use attach::AttachError;
 
@@ -55,6 +57,7 @@ pub struct Machine {
     pub(crate) mmio: Bus,
     pub(crate) pio: Bus,
     pub(crate) irqchip: Irqchip,
+    registers: RegisterPages,
     pub(crate) attached: Vec<Attached>,
     /// The images of its disks.
     pub(crate) images: BTreeMap<DeviceId, Arc<RawDisk>>,
@@ -102,12 +105,15 @@ pub enum MachineError {
 }
 
 impl Machine {
-    /// Fills the machine in KVM: memory first, then irqchip, then vCPUs that are nothing in particular yet.
+    /// Fills the machine in KVM: memory and register pages first, then irqchip, then vCPUs that are
+    /// nothing in particular yet.
     ///
     /// # Errors
     /// When the host lacks KVM or KVM refuses.
     pub fn create(config: &VmConfig, memory: Memory, vm: Arc<VmFd>) -> Result<Self, MachineError> {
         kvm::set_memory(&vm, &memory)?;
+        let positions = config.devices.iter().map(DeviceConfig::position);
+        let registers = RegisterPages::create(&vm, config.registers, positions);
         let irqchip = Irqchip::create(&vm)?;
         let vcpus = (0..config.vcpus)
             .map(|index| Vcpu::create(&vm, index))
@@ -121,6 +127,7 @@ impl Machine {
             mmio,
             pio: Bus::default(),
             irqchip,
+            registers,
             attached: Vec::new(),
             images: BTreeMap::new(),
         })

@@ -138,6 +138,7 @@ mod tests {
 
     use super::*;
     use crate::boot::{BootConfig, BootSource};
+    use crate::config::RegisterReads;
 
     fn config(discovery: Discovery) -> VmConfig {
         let rng = |position| {
@@ -163,6 +164,7 @@ mod tests {
                 cache_dir: None,
             },
             discovery,
+            registers: RegisterReads::default(),
             devices: vec![rng(12), rng(0)],
         }
     }
