@@ -11,6 +11,8 @@ pub mod bus;
 pub mod credentials;
 pub mod device;
 pub mod disk;
+#[doc(hidden)]
+pub mod failpoint;
 pub mod fault;
 pub mod fs;
 pub mod interrupt;

@@ -3,8 +3,11 @@
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixListener;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use devices::disk::Preservation;
+use devices::failpoint;
 use devices::notify::Shutdown;
 use event_manager::{EventManager, EventOps, EventSet, Events, MutEventSubscriber, SubscriberOps};
 use rustix::time::{
@@ -19,7 +22,7 @@ use crate::lifecycle::{Outcome, VmState};
 use crate::readiness::{Step, Watch};
 use crate::running::Running;
 use crate::signals::StopSignals;
-use crate::snapshot::{Job, SnapshotOrder, SnapshotRefusal};
+use crate::snapshot::{Job, Pause, SnapshotOrder, SnapshotRefusal, micros};
 use crate::vm::RunError;
 
 /// Between two presses of the power button: while a guest boots, nobody in it may notice the
@@ -199,7 +202,7 @@ impl Control {
                 let SnapshotRequest { order, reply } = *request;
                 let _ = reply.send(self.begin_snapshot(order));
             }
-            Event::SnapshotReady => self.take_snapshot(),
+            Event::SnapshotReady(preservation) => self.take_snapshot(preservation),
         }
     }
 
@@ -223,28 +226,39 @@ impl Control {
             return Err(SnapshotRefusal::Busy.into());
         }
         let disk = self.running.image(&order.spec.disk)?;
+        failpoint::pass("asked");
         self.snapshot = Some(Job::begin(order, disk, self.events.clone())?);
         Ok(Reply::Done)
     }
 
     /// Halts the guest for as long as it takes to decide the snapshot's content. A machine that is
     /// paused already stays paused.
-    fn take_snapshot(&mut self) {
+    fn take_snapshot(&mut self, preservation: Arc<Preservation>) {
         let Some(job) = &self.snapshot else {
             return;
         };
-        let halted = Instant::now();
-        let paused_before = self.running.state == VmState::Paused;
-        if !paused_before && let Err(error) = self.running.pause() {
+        if self.running.state == VmState::Paused {
+            job.take(preservation);
+            return job.taken(None);
+        }
+        let began = Instant::now();
+        if let Err(error) = self.running.halt() {
             return job.refused(error.to_string());
         }
-        job.take(halted);
-        if paused_before {
-            return job.resumed(None);
-        }
-        match self.running.resume() {
-            Ok(()) => job.resumed(Some(halted.elapsed())),
-            // Never: a machine that was just paused can be resumed.
+        failpoint::pass("halted");
+        let halted = Instant::now();
+        job.take(preservation);
+        failpoint::pass("armed");
+        let decided = Instant::now();
+        match self.running.go_on() {
+            Ok(()) => job.taken(Some(Pause {
+                drain_us: 0,
+                total_us: micros(began.elapsed()),
+                halt_us: micros(halted.duration_since(began)),
+                decide_us: micros(decided.duration_since(halted)),
+                resume_us: micros(decided.elapsed()),
+            })),
+            // Never: a machine that was just halted can go on.
             Err(error) => job.refused(error.to_string()),
         }
     }

@@ -5,6 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
+use devices::disk::Preservation;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use crate::api::{Request, SnapshotRequest};
@@ -35,8 +36,8 @@ pub enum Event {
     Request(Request),
     /// A snapshot is asked for.
     Snapshot(Box<SnapshotRequest>),
-    /// The snapshot that was begun is ready for the machine's pause.
-    SnapshotReady,
+    /// The snapshot that was begun is ready for the machine's pause, in which this is armed.
+    SnapshotReady(Arc<Preservation>),
 }
 
 impl Event {
@@ -47,7 +48,9 @@ impl Event {
             | Self::GuestReset
             | Self::TripleFault { .. }
             | Self::VcpuFailed { .. } => true,
-            Self::GuestPanic | Self::Request(_) | Self::Snapshot(_) | Self::SnapshotReady => false,
+            Self::GuestPanic | Self::Request(_) | Self::Snapshot(_) | Self::SnapshotReady(_) => {
+                false
+            }
         }
     }
 }

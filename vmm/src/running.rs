@@ -64,6 +64,21 @@ impl Running {
         self.state.transition(VmState::Running)
     }
 
+    /// Takes the vCPUs out of the guest and leaves the devices alone: they complete what they have,
+    /// and get nothing new to do.
+    pub(crate) fn halt(&mut self) -> Result<(), TransitionError> {
+        self.state.transition(VmState::Pausing)?;
+        self.vcpus.pause();
+        self.state.transition(VmState::Paused)
+    }
+
+    /// Lets vCPUs go on after [`halt`](Self::halt).
+    pub(crate) fn go_on(&mut self) -> Result<(), TransitionError> {
+        self.state.transition(VmState::Resuming)?;
+        self.vcpus.resume();
+        self.state.transition(VmState::Running)
+    }
+
     /// The image of a disk.
     pub(crate) fn image(&self, disk: &str) -> Result<Arc<RawDisk>, SnapshotRefusal> {
         let images = &self.machine.images;

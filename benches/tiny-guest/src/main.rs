@@ -9,7 +9,9 @@
 //!   register;
 //! - `tiny=acpireset`: write the FADT's reset value to its reset register;
 //! - `tiny=echo`: write back every byte of the serial port, until a `q`, then reset;
-//! - `tiny=halt`: stop for ever, with interrupts off.
+//! - `tiny=halt`: stop for ever, with interrupts off;
+//! - `tiny=write`: write to the first block device for ever, see `disk`. Every byte of the serial port is
+//!   written back once what was written before is done; after an error it writes `!` and stops.
 //!
 //! A machine monitor that only knows the PVH protocol enters it in 32-bit mode, where it always
 //! resets; where there is no keyboard controller, a debug exit device at port 0xf4 ends it.
@@ -22,6 +24,8 @@
 
 #![no_std]
 #![no_main]
+
+mod disk;
 
 use core::arch::{asm, global_asm};
 use core::ptr::{read_unaligned, write_volatile};
@@ -92,6 +96,7 @@ extern "C" fn main(zero_page: u64) -> ! {
             say(b'H');
             halt();
         }
+        b'w' => write(),
         _ => say(b'R'),
     }
     outb(KEYBOARD_COMMAND, PULSE_RESET);
@@ -160,6 +165,20 @@ fn echo() {
             outb(SERIAL, byte);
         }
     }
+}
+
+fn write() {
+    if let Some(disk) = disk::Disk::find() {
+        say(b'W');
+        while disk.round() {
+            if inb(SERIAL_LINE_STATUS) & 1 != 0 {
+                outb(SERIAL, inb(SERIAL));
+            }
+        }
+        say(b'!');
+        halt();
+    }
+    say(b'?');
 }
 
 fn say(letter: u8) {

@@ -1,12 +1,12 @@
 //! Points at which a test kills the process, to see what a crash leaves. Nothing elsewhere.
 
 /// A step ends here and the next one begins.
-#[cfg(not(test))]
+#[cfg(not(any(test, feature = "fail-points")))]
 pub(crate) fn point(_name: &str) {}
 
 /// Kills the process if this is the point whose number the environment gives; prints each point's
 /// name.
-#[cfg(test)]
+#[cfg(any(test, feature = "fail-points"))]
 pub(crate) fn point(name: &str) {
     use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -18,7 +18,7 @@ pub(crate) fn point(name: &str) {
     };
     eprintln!("fault point: {name}");
     if at == PASSED.fetch_add(1, Ordering::Relaxed).to_string() {
-        kill_process(getpid(), Signal::KILL).unwrap();
-        unreachable!("SIGKILL cannot be survived");
+        // Nobody refuses a process to kill itself, and nothing after this runs.
+        let _ = kill_process(getpid(), Signal::KILL);
     }
 }

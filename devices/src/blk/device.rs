@@ -123,15 +123,12 @@ impl Blk {
         memory: &Memory,
         tags: u16,
         durability: Durability,
-    ) -> io::Result<Box<dyn DiskEngine>> {
+    ) -> io::Result<PreservingEngine> {
         let sync = || SyncEngine::new(Arc::clone(&self.image), memory.clone(), tags, durability);
         let uring = || UringEngine::new(Arc::clone(&self.image), memory.clone(), tags, durability);
         let engine = choose(self.engine, uring, sync)?;
         tracing::debug!(device = %self.disk.id, engine = engine.name(), "disk engine chosen");
-        Ok(match self.image.armed() {
-            None => engine,
-            Some(preservation) => Box::new(PreservingEngine::new(engine, preservation)?),
-        })
+        Ok(PreservingEngine::new(engine, Arc::clone(&self.image)))
     }
 }
 
@@ -289,6 +286,11 @@ fn unfit_image(config: &BlkConfig, error: RawDiskError) -> BuildError {
         RawDiskError::Inspect { source } => BuildError::Host {
             id: config.id.clone(),
             action: "inspect the disk image",
+            source,
+        },
+        RawDiskError::Gate(source) => BuildError::Host {
+            id: config.id.clone(),
+            action: "make an eventfd for the disk image",
             source,
         },
         other => unfit(config, other.to_string()),

@@ -11,7 +11,7 @@ use vm_memory::{Bytes, GuestAddress};
 
 use super::request::{Command, ID_BYTES, Layout, Limits, Parsed, Status};
 use crate::device::{ActiveQueue, DeviceId, Memory};
-use crate::disk::{Completion, DiskEngine, DiskRequest, SubmitError};
+use crate::disk::{Completion, DiskEngine, DiskRequest, Look, PreservingEngine, SubmitError};
 use crate::fault::QueueFault;
 use crate::interrupt::Interrupt;
 use crate::log_limit::LogLimit;
@@ -21,6 +21,8 @@ use crate::worker::{Handler, Source};
 const KICK: u32 = 0;
 /// The engine has completions.
 const COMPLETIONS: u32 = 1;
+/// The image's gate was opened or closed, or something that was held back may go on.
+pub(super) const GATE: u32 = 2;
 
 /// Rounds over the avail ring per event. A driver that never lets it run empty must not keep the
 /// thread from its stop event.
@@ -54,13 +56,15 @@ pub(super) struct BlkQueue {
     requests: Requests,
     /// The driver broke the protocol: the queue is left alone until it resets the device.
     faulted: bool,
+    /// The image's gate was closed when last looked at: nothing is begun.
+    standing: bool,
 }
 
 /// The side of the queue that has no ring: requests between their chain and their status.
 struct Requests {
     disk: Disk,
     queue: u16,
-    engine: Box<dyn DiskEngine>,
+    engine: PreservingEngine,
     /// By head index.
     pending: Vec<Option<Pending>>,
     layout: Layout,
@@ -77,7 +81,7 @@ impl BlkQueue {
         active: ActiveQueue,
         memory: Memory,
         interrupt: Arc<dyn Interrupt>,
-        engine: Box<dyn DiskEngine>,
+        engine: PreservingEngine,
     ) -> Self {
         let size = active.queue.size();
         Self {
@@ -95,7 +99,14 @@ impl BlkQueue {
             active,
             interrupt,
             faulted: false,
+            standing: false,
         }
+    }
+
+    /// The image.
+    #[cfg(test)]
+    pub(super) fn image(&self) -> Arc<crate::disk::RawDisk> {
+        self.requests.engine.image()
     }
 
     /// Hands the queue back, to be called once drained.
@@ -120,7 +131,7 @@ impl BlkQueue {
     /// Takes a batch off the avail ring, starts it, returns what is finished. True when the
     /// driver made more available meanwhile.
     fn round(&mut self) -> Result<bool, QueueFault> {
-        if self.faulted {
+        if self.faulted || self.standing {
             return Ok(false);
         }
         let Self {
@@ -173,6 +184,25 @@ impl BlkQueue {
         Ok(())
     }
 
+    /// Does what the image's gate asks for: completes everything while it is closed.
+    fn look_at_gate(&mut self) {
+        match self.requests.engine.gate().look() {
+            Look::Open => {
+                self.standing = false;
+                self.requests.engine.rearm();
+            }
+            Look::Closed => {
+                self.standing = true;
+                self.finish_all();
+                let engine = &self.requests.engine;
+                match engine.in_flight() {
+                    0 => engine.gate().stand(),
+                    _ => engine.gate().fail(),
+                }
+            }
+        }
+    }
+
     /// Waits until nothing is in flight; every request gets its status.
     fn finish_all(&mut self) {
         while self.requests.engine.in_flight() > 0 {
@@ -211,14 +241,23 @@ impl Handler for BlkQueue {
             token: COMPLETIONS,
             events,
         });
-        [kick].into_iter().chain(completions).collect()
+        let gate = Source {
+            fd: self.requests.engine.gate().event().as_raw_fd(),
+            token: GATE,
+            events,
+        };
+        [kick, gate].into_iter().chain(completions).collect()
     }
 
     fn start(&mut self) {
+        self.look_at_gate();
         self.process();
     }
 
-    fn handle(&mut self, _token: u32) {
+    fn handle(&mut self, token: u32) {
+        if token == GATE {
+            self.look_at_gate();
+        }
         // A completion frees heads that the driver may have made available again, and a kick may
         // come with completions: both look at everything.
         self.process();

@@ -3,7 +3,8 @@
 //! [`RawDisk`] is the image: its size, its access mode and the ways to give blocks back.
 //! A [`DiskEngine`] moves bytes between the image and guest memory, many requests at a time:
 //! [`SyncEngine`] with system calls on the caller's thread, [`UringEngine`] through io_uring.
-//! [`PreservingEngine`] stands in front of either while the image is being copied as it was.
+//! [`PreservingEngine`] stands in front of either, for when the image is being copied as it was, and
+//! [`Gate`] keeps requests off the image for a moment.
 //!
 //! ```text
 //! submit ─▶ commit ─▶ (completion_event fires) ─▶ reap
@@ -12,6 +13,7 @@
 //!
 //! Not here: image formats (raw only, never detected), descriptor chains, sectors, threads.
 
+mod gate;
 mod io_sync;
 mod io_uring;
 mod preserve;
@@ -29,9 +31,13 @@ use std::io;
 use vm_memory::GuestAddress;
 use vmm_sys_util::eventfd::EventFd;
 
+pub(crate) use gate::Look;
+pub use gate::{Closed, Gate, GateError};
 pub use io_sync::SyncEngine;
 pub use io_uring::UringEngine;
-pub use preserve::{CLUSTER_BYTES, Preservation, PreserveError, PreservingEngine, Progress};
+pub use preserve::{
+    CLUSTER_BYTES, Method, Preservation, PreserveError, PreservingEngine, Progress,
+};
 pub(crate) use raw::SECTOR_BYTES;
 pub use raw::{Backing, RawDisk, RawDiskError};
 

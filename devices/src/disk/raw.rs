@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom};
+use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt as _};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rustix::fs::{FallocateFlags, OFlags};
 use rustix::io::Errno;
 
-use super::{Extent, ExtentAction, Preservation, sys};
+use super::{Extent, ExtentAction, Gate, Preservation, sys};
 
 /// Size of a virtio sector, and the unit an image's size has to be a multiple of.
 pub(crate) const SECTOR_BYTES: u64 = 512;
@@ -34,6 +35,7 @@ pub struct RawDisk {
     backing: Backing,
     writable: bool,
     armed: Mutex<Option<Arc<Preservation>>>,
+    gate: Gate,
 }
 
 impl RawDisk {
@@ -77,6 +79,7 @@ impl RawDisk {
             backing,
             writable,
             armed: Mutex::new(None),
+            gate: Gate::new().map_err(RawDiskError::Gate)?,
         })
     }
 
@@ -112,21 +115,28 @@ impl RawDisk {
         self.file.sync_data()
     }
 
-    /// Makes `target`, an empty file, share the image's blocks, so that it has its content at once.
+    /// Makes a range of `target` share the image's blocks, so that it has its content at once.
+    /// Written data of that range is first given its place on the host's disk.
     ///
     /// # Errors
-    /// When the file system cannot, or `target` is on another one.
-    pub fn clone_to(&self, target: &File) -> io::Result<()> {
-        Ok(rustix::fs::ioctl_ficlone(target, &self.file)?)
+    /// When the file system cannot, or `target` is on another one; some cannot share ranges that
+    /// are not aligned to their blocks.
+    pub fn share_with(&self, target: &File, range: Range<u64>) -> io::Result<()> {
+        sys::clone_range(&self.file, target, range)
     }
 
-    /// Has the content preserved from the next activation of the device on. To be called while
-    /// nothing is in flight; replaces what was armed before.
+    /// What keeps requests off it for a moment.
+    pub fn gate(&self) -> &Gate {
+        &self.gate
+    }
+
+    /// Has the content preserved from now on. To be called while the gate is closed or nobody
+    /// serves the image; replaces what was armed before.
     pub fn arm(&self, preservation: Arc<Preservation>) {
         *self.armed.lock().unwrap_or_else(PoisonError::into_inner) = Some(preservation);
     }
 
-    /// Preserves nothing from the next activation of the device on.
+    /// Has nothing preserved once the gate was closed again, or the device is next activated.
     pub fn disarm(&self) {
         *self.armed.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
@@ -137,9 +147,9 @@ impl RawDisk {
         armed.clone()
     }
 
-    /// A second descriptor of the same open file: locks and access mode are shared.
-    pub(super) fn try_clone(&self) -> io::Result<File> {
-        self.file.try_clone()
+    /// Fills `buffer` from the image, beginning at this byte.
+    pub(super) fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        self.file.read_exact_at(buffer, offset)
     }
 
     /// Discards or zeroes an extent, by the cheapest way the backing has.
@@ -245,6 +255,9 @@ pub enum RawDiskError {
         /// The flag.
         mode: &'static str,
     },
+    /// The host refused a descriptor.
+    #[error("Failed to make an eventfd for the image")]
+    Gate(#[source] io::Error),
     /// Its size is no whole number of sectors.
     #[error(
         "Image has {size} bytes, expected a multiple of 512 and not zero; use truncate to resize it"

@@ -3,16 +3,18 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use devices::disk::{Preservation, RawDisk};
+use devices::disk::{CLUSTER_BYTES, Method, Preservation, RawDisk};
+use devices::failpoint;
 use rustix::fs::{FileType, OFlags, fcntl_getfl, fstat};
 
-use super::report::{Report, Reporter};
+use super::report::{Pause, Report, Reporter, micros};
 use super::{Backend, SnapshotError, SnapshotOrder, SnapshotRefusal, SnapshotSpec};
 use crate::events::{Event, EventSender};
 
@@ -24,10 +26,8 @@ const STALL: Duration = Duration::from_secs(10);
 
 /// What the control thread tells the job.
 enum Told {
-    /// Nothing of the guest runs, and no I/O is in flight.
-    Halted,
-    /// The guest runs on; how long it was halted, if it was by us.
-    Resumed(Option<Duration>),
+    /// The content is decided, and the guest runs on; how long it was halted, if it was by us.
+    Taken(Option<Pause>),
     /// It was not halted.
     Refused(String),
 }
@@ -36,9 +36,7 @@ enum Told {
 #[derive(Debug)]
 pub(crate) struct Job {
     told: Sender<Told>,
-    /// Hears when the content is decided; the sender is gone when that failed.
-    decided: Receiver<()>,
-    pause_limit: Duration,
+    disk: Arc<RawDisk>,
     given_up: Arc<AtomicBool>,
     over: Arc<AtomicBool>,
     thread: JoinHandle<()>,
@@ -65,12 +63,10 @@ impl Job {
             return Err(SnapshotRefusal::OtherFile { disk });
         }
         let (told, hear) = channel();
-        let (decide, decided) = channel();
         let given_up = Arc::new(AtomicBool::new(false));
         let over = Arc::new(AtomicBool::new(false));
-        let pause_limit = order.spec.pause_limit();
         let work = Work {
-            disk,
+            disk: Arc::clone(&disk),
             events,
             hear,
             spec: order.spec,
@@ -81,11 +77,10 @@ impl Job {
         };
         let thread = thread::Builder::new()
             .name("snapshot".to_owned())
-            .spawn(move || work.run(decide));
+            .spawn(move || work.run());
         Ok(Self {
             told,
-            decided,
-            pause_limit,
+            disk,
             given_up,
             over,
             thread: thread.map_err(|source| SnapshotRefusal::Host {
@@ -100,20 +95,15 @@ impl Job {
         self.over.load(Ordering::Acquire)
     }
 
-    /// Decides the content, while nothing of the guest runs: waits for the job until the guest has
-    /// been halted for as long as it may be since `halted`.
-    pub(crate) fn take(&self, halted: Instant) {
-        // A job that has ended hears nothing, and has said why.
-        let _ = self.told.send(Told::Halted);
-        let left = self.pause_limit.saturating_sub(halted.elapsed());
-        if self.decided.recv_timeout(left) == Err(RecvTimeoutError::Timeout) {
-            self.give_up();
-        }
+    /// Decides the content, while no vCPU runs: nothing of the disk is in flight since before.
+    pub(crate) fn take(&self, preservation: Arc<Preservation>) {
+        self.disk.arm(preservation);
     }
 
     /// Says that the guest runs on after a pause, or that it was halted before and stays so.
-    pub(crate) fn resumed(&self, pause: Option<Duration>) {
-        let _ = self.told.send(Told::Resumed(pause));
+    pub(crate) fn taken(&self, pause: Option<Pause>) {
+        // A job that has ended hears nothing, and has said why.
+        let _ = self.told.send(Told::Taken(pause));
     }
 
     /// Says that the machine was not halted.
@@ -165,17 +155,20 @@ struct Work {
     over: Arc<AtomicBool>,
 }
 
-/// How the content comes into the file.
-enum Content {
-    /// It is there.
-    Shared,
-    /// It is being preserved.
-    Armed(Arc<Preservation>),
-}
-
 impl Work {
-    fn run(mut self, decide: Sender<()>) {
-        let report = match self.work(decide) {
+    fn run(mut self) {
+        let worked = catch_unwind(AssertUnwindSafe(|| self.work()));
+        let result = worked.unwrap_or_else(|_| {
+            let source = io::Error::other("The snapshot's thread panicked");
+            let action = "take the snapshot";
+            Err(SnapshotError::Host { action, source })
+        });
+        // Whatever came of it, no write waits for it any more.
+        if let Some(armed) = self.disk.armed() {
+            armed.give_up();
+        }
+        self.disk.disarm();
+        let report = match result {
             Ok(copied) => {
                 tracing::info!(disk = %self.spec.disk, copied, "Snapshot complete");
                 Report::Done { copied }
@@ -186,94 +179,97 @@ impl Work {
                 Report::Failed { error }
             }
         };
+        failpoint::pass("over");
         self.over.store(true, Ordering::Release);
+        failpoint::pass("before the last report");
         if let Err(error) = self.reporter.tell_last(&report) {
             tracing::debug!(%error, "Nobody hears of the snapshot's end");
         }
+        failpoint::pass("after the last report");
     }
 
     /// Everything in order; returns the bytes that were copied.
-    fn work(&mut self, decide: Sender<()>) -> Result<u64, SnapshotError> {
+    fn work(&mut self) -> Result<u64, SnapshotError> {
         self.tell(&Report::Flushing)?;
-        self.disk.flush().map_err(SnapshotError::Flush)?;
-        // Before the pause, since it may need memory in proportion to the disk.
-        let preservation = self.prepare()?;
+        // What has its place on the host's disk is shared at once, and copied without waiting.
+        let flushed = failpoint::point("flush").and_then(|()| self.disk.flush());
+        flushed.map_err(SnapshotError::Flush)?;
+        // Before the pause, since it needs memory in proportion to the disk.
+        let method = self.method()?;
+        let preservation = Arc::new(Preservation::new(Arc::clone(&self.disk), method));
+        failpoint::point("prepared").map_err(host("prepare the copy"))?;
         self.tell(&Report::Flushing)?;
-        self.events.send(Event::SnapshotReady);
-        self.wait_for_halt()?;
-        let content = self.decide(preservation);
-        if content.is_ok() {
-            let _ = decide.send(());
+        let pause = self.pause(&preservation)?;
+        self.follow(&preservation, pause)
+    }
+
+    /// How the content comes into the file: what is asked for, as far as the file system can.
+    fn method(&self) -> Result<Method, SnapshotError> {
+        let copy = Method::Copy {
+            rate: self.spec.rate,
+        };
+        if self.spec.backend == Backend::Copy {
+            return Ok(copy);
         }
-        drop(decide);
-        let result = self.follow(content);
-        self.disk.disarm();
-        result
-    }
-
-    fn prepare(&self) -> Result<Arc<Preservation>, SnapshotError> {
-        let preservation = Preservation::new(&self.disk, self.spec.rate);
-        preservation
-            .map(Arc::new)
-            .map_err(host("duplicate the disk's descriptor"))
-    }
-
-    fn wait_for_halt(&self) -> Result<(), SnapshotError> {
-        match self.hear.recv() {
-            Ok(Told::Halted) => Ok(()),
-            Ok(Told::Refused(reason)) => Err(SnapshotError::NotHalted { reason }),
-            Ok(Told::Resumed(_)) | Err(_) => Err(SnapshotError::MachineEnded),
-        }
-    }
-
-    /// All that happens while the guest is halted.
-    fn decide(&self, preservation: Arc<Preservation>) -> Result<Content, SnapshotError> {
-        self.disk.flush().map_err(SnapshotError::Flush)?;
-        if self.spec.backend != Backend::Copy {
-            match self.disk.clone_to(&self.target) {
-                Ok(()) => return Ok(Content::Shared),
-                Err(error) if self.spec.backend == Backend::Reflink => {
-                    return Err(SnapshotError::Reflink(error));
-                }
-                Err(error) => tracing::debug!(%error, "Blocks cannot be shared: they are copied"),
+        let some = 0..self.disk.size().min(CLUSTER_BYTES);
+        match self.disk.share_with(&self.target, some) {
+            Ok(()) => {
+                // What is there now may be none of the snapshot's content.
+                let emptied = self.target.set_len(0);
+                emptied.map_err(host("empty the snapshot's file"))?;
+                Ok(Method::Share)
+            }
+            Err(error) if self.spec.backend == Backend::Reflink => {
+                Err(SnapshotError::Reflink(error))
+            }
+            Err(error) => {
+                tracing::debug!(%error, "Blocks cannot be shared: they are copied");
+                Ok(copy)
             }
         }
-        self.disk.arm(Arc::clone(&preservation));
-        Ok(Content::Armed(preservation))
+    }
+
+    /// Has the content decided while nothing of the disk is in flight and no vCPU runs. The disk
+    /// stands still before the vCPUs do, so that they need not wait for it.
+    fn pause(&self, preservation: &Arc<Preservation>) -> Result<Option<Pause>, SnapshotError> {
+        let limit = self.spec.pause_limit();
+        let began = Instant::now();
+        let closed = self.disk.gate().close(limit)?;
+        let drained = began.elapsed();
+        failpoint::point("drained").map_err(host("have the disk stand still"))?;
+        self.events
+            .send(Event::SnapshotReady(Arc::clone(preservation)));
+        let told = self.hear.recv();
+        drop(closed);
+        let pause = match told {
+            Ok(Told::Taken(pause)) => pause,
+            Ok(Told::Refused(reason)) => return Err(SnapshotError::NotHalted { reason }),
+            Err(_) => return Err(SnapshotError::MachineEnded),
+        };
+        failpoint::point("resumed").map_err(host("go on after the pause"))?;
+        let mut pause = pause;
+        if let Some(pause) = &mut pause {
+            pause.drain_us = micros(drained);
+            if Duration::from_micros(pause.total_us) > limit {
+                return Err(SnapshotError::TooSlow { limit });
+            }
+        }
+        Ok(pause)
     }
 
     /// What comes after the pause.
-    fn follow(&mut self, content: Result<Content, SnapshotError>) -> Result<u64, SnapshotError> {
-        let resumed = self.hear.recv();
-        if let (Ok(Content::Armed(preservation)), true) = (&content, self.is_given_up()) {
-            preservation.give_up();
-        }
-        let content = content?;
-        let Ok(Told::Resumed(pause)) = resumed else {
-            return Err(SnapshotError::MachineEnded);
+    fn follow(
+        &mut self,
+        preservation: &Arc<Preservation>,
+        pause: Option<Pause>,
+    ) -> Result<u64, SnapshotError> {
+        let backend = match preservation.method() {
+            Method::Share => Backend::Reflink,
+            Method::Copy { .. } => Backend::Copy,
         };
-        if self.is_given_up() {
-            let limit = self.spec.pause_limit();
-            return Err(SnapshotError::TooSlow { limit });
-        }
-        let pause_us = pause.map(|pause| u64::try_from(pause.as_micros()).unwrap_or(u64::MAX));
-        let backend = match content {
-            Content::Shared => Backend::Reflink,
-            Content::Armed(_) => Backend::Copy,
-        };
-        let told = self.tell(&Report::Taken { backend, pause_us });
-        match content {
-            Content::Shared => {
-                told?;
-                self.target.sync_all().map_err(SnapshotError::Flush)?;
-                Ok(0)
-            }
-            Content::Armed(preservation) => {
-                let result = told.and_then(|()| self.copy(&preservation));
-                preservation.give_up();
-                result
-            }
-        }
+        self.tell(&Report::Taken { backend, pause })?;
+        failpoint::point("taken was told").map_err(host("begin the copy"))?;
+        self.copy(preservation)
     }
 
     /// Has another thread copy, and looks after it: one that hangs must not keep the guest.
@@ -282,6 +278,8 @@ impl Work {
         let target = self.target.try_clone();
         let target = target.map_err(host("duplicate the snapshot's descriptor"))?;
         let copier = Arc::clone(preservation);
+        let spawnable = failpoint::point("copier starts");
+        spawnable.map_err(host("start the thread that copies"))?;
         thread::Builder::new()
             .name("snapshot-copy".to_owned())
             .spawn(move || done.send(copier.run(&target)))

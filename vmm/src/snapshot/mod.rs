@@ -1,13 +1,12 @@
 //! A snapshot of a running machine's disk, into a file that whoever asks for it has opened.
 //!
 //! ```text
-//! asked ─▶ flush ─▶ halt ─▶ flush ─▶ share the blocks ──────────────▶ go on ─▶ done
-//!                    │                └ not possible: arm the copy ─▶ go on ─▶ copy ─▶ done
-//!                    └─ an error, a time limit, or the other end gone ─▶ go on ─▶ failed
+//! asked ─▶ flush ─▶ drain the disk ─▶ halt ─▶ arm ─▶ go on ─▶ share or copy the blocks ─▶ done
+//!                           └─ an error, a time limit, or the other end gone ─▶ go on ─▶ failed
 //! ```
 //!
-//! Everything slow is done by the job's own thread, while the guest runs; [`Job::take`] is all that
-//! the control thread has to do with it. The asker hears of it on a socket of its own, and the
+//! Everything that may be slow is done by the job's own thread, while the guest runs: nothing waits for
+//! a disk while vCPUs are halted. [`Job::take`] is all that the control thread has to do with it. The asker hears of it on a socket of its own, and the
 //! snapshot is given up when the other end of that is closed.
 //!
 //! Not here: names, directories and manifests of snapshots (the asker's), and how old blocks are kept
@@ -24,11 +23,12 @@ use std::num::NonZeroU64;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-use devices::disk::PreserveError;
+use devices::disk::{GateError, PreserveError};
 use serde::{Deserialize, Serialize};
 
 pub(crate) use self::job::Job;
-pub use self::report::Report;
+pub(crate) use self::report::micros;
+pub use self::report::{Pause, Report};
 
 /// How the content comes into the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -59,7 +59,8 @@ pub struct SnapshotSpec {
     /// Bytes per second that are copied while no write of the guest waits for the copy.
     #[serde(default)]
     pub rate: Option<NonZeroU64>,
-    /// Longest time in milliseconds that the guest may be halted.
+    /// Longest time in milliseconds that the guest may be halted, and that its disk may take to stand
+    /// still before.
     #[serde(default = "pause_limit_ms")]
     pub pause_limit_ms: u32,
 }
@@ -165,6 +166,9 @@ pub enum SnapshotError {
         /// Why.
         reason: String,
     },
+    /// The disk did not stand still.
+    #[error("The disk did not stand still: the guest runs on")]
+    NotDrained(#[from] GateError),
     /// It took too long while the guest was halted.
     #[error("It took longer than {} ms while the guest was halted: the guest runs on", limit.as_millis())]
     TooSlow {

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::net::{SendFlags, send};
@@ -19,8 +20,8 @@ pub enum Report {
     Taken {
         /// How the content comes into the file.
         backend: Backend,
-        /// How long the guest was halted, in microseconds; nothing when it was halted before.
-        pause_us: Option<u64>,
+        /// How long the guest was halted; nothing when it was halted before.
+        pause: Option<Pause>,
     },
     /// The copy goes on.
     Progress {
@@ -41,6 +42,26 @@ pub enum Report {
         /// Why, for people.
         error: String,
     },
+}
+
+/// How long the guest and its disk stood still, in microseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Pause {
+    /// Before the pause: requests in flight were completed, and the guest's further ones waited.
+    pub drain_us: u64,
+    /// The pause: from asking the vCPUs to stop until they were let go again.
+    pub total_us: u64,
+    /// Of it, until every vCPU was out of the guest.
+    pub halt_us: u64,
+    /// Of it, while the content was decided.
+    pub decide_us: u64,
+    /// Of it, until every vCPU was let go.
+    pub resume_us: u64,
+}
+
+/// A duration in whole microseconds.
+pub(crate) fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
 /// The end of the socket that reports are written to.

@@ -5,11 +5,11 @@ use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::FileExt as _;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use devices::disk::RawDisk;
+use devices::disk::{Preservation, RawDisk};
 
-use super::{Backend, Job, Report, SnapshotOrder, SnapshotRefusal, SnapshotSpec};
+use super::{Backend, Job, Pause, Report, SnapshotOrder, SnapshotRefusal, SnapshotSpec};
 use crate::events::{Event, EventQueue, EventSender, event_channel};
 use crate::phases::Phases;
 
@@ -51,9 +51,20 @@ fn begin(change: impl FnOnce(&mut SnapshotSpec)) -> Bench {
 }
 
 impl Bench {
-    fn wait_ready(&self) {
-        let event = self.queue.queue.recv().unwrap();
-        assert!(matches!(event, Event::SnapshotReady), "{event:?}");
+    fn wait_ready(&self) -> Arc<Preservation> {
+        match self.queue.queue.recv().unwrap() {
+            Event::SnapshotReady(preservation) => preservation,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// What the control thread does, with a pause of so many milliseconds.
+    fn take(&self, pause_ms: u64) {
+        self.job.take(self.wait_ready());
+        self.job.taken(Some(Pause {
+            total_us: pause_ms * 1000,
+            ..Pause::default()
+        }));
     }
 
     /// The last report.
@@ -74,9 +85,7 @@ impl Bench {
 #[test]
 fn the_file_is_complete_when_it_is_done() {
     let bench = begin(|_| ());
-    bench.wait_ready();
-    bench.job.take(Instant::now());
-    bench.job.resumed(Some(Duration::from_millis(1)));
+    bench.take(1);
     let target = bench.target.try_clone().unwrap();
     assert!(matches!(bench.last(), Report::Done { .. }));
     let mut end = [0; 7];
@@ -102,11 +111,7 @@ fn a_machine_that_ends_before_the_pause_has_no_snapshot() {
 #[test]
 fn a_pause_that_took_too_long_fails_the_snapshot() {
     let bench = begin(|_| ());
-    bench.wait_ready();
-    // What `take` does when the limit is over.
-    bench.job.give_up();
-    bench.job.take(Instant::now());
-    bench.job.resumed(Some(Duration::from_secs(2)));
+    bench.take(2000);
     bench.expect_failure("longer than 1000 ms");
 }
 
@@ -116,9 +121,9 @@ fn nobody_is_halted_for_an_asker_who_is_gone() {
     let (other, _) = UnixStream::pair().unwrap();
     drop(std::mem::replace(&mut bench.reports, BufReader::new(other)));
     // It may have found out only at its next report.
-    if let Ok(Event::SnapshotReady) = bench.queue.queue.recv() {
-        bench.job.take(Instant::now());
-        bench.job.resumed(None);
+    if let Ok(Event::SnapshotReady(preservation)) = bench.queue.queue.recv() {
+        bench.job.take(preservation);
+        bench.job.taken(None);
     }
     bench.job.finish();
 }
@@ -126,9 +131,7 @@ fn nobody_is_halted_for_an_asker_who_is_gone() {
 #[test]
 fn a_stopped_machine_gives_a_slow_copy_up() {
     let bench = begin(|spec| spec.rate = std::num::NonZeroU64::new(1));
-    bench.wait_ready();
-    bench.job.take(Instant::now());
-    bench.job.resumed(None);
+    bench.take(1);
     bench.job.give_up();
     assert!(matches!(
         bench.last(),

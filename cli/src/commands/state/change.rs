@@ -60,22 +60,27 @@ pub(in crate::commands) fn snapshot(
         "Creating snapshot of state '{state}' (from {slot})..."
     ))?;
     let client = context.client(slot.as_str())?;
-    let manifest = match client.ask::<VmInfo>(Ask::Info) {
+    let (manifest, pause) = match client.ask::<VmInfo>(Ask::Info) {
         Ok(_) => {
             warn_of_crash_consistency(slot, context)?;
             running::snapshot(&client, (&store, &state), args)?
         }
         // A slot that is just starting or ending holds the image, and is named then.
-        Err(ClientError::NotRunning { .. }) => with_progress("Copying", |progress| {
-            store.snapshot(&state, snapshot, progress)
-        })?,
+        Err(ClientError::NotRunning { .. }) => {
+            let copy = |progress: store::Progress<'_>| store.snapshot(&state, snapshot, progress);
+            (with_progress("Copying", copy)?, None)
+        }
         Err(error) => return Err(error.into()),
     };
     let text = format!(
         "Snapshot created: {state}@{snapshot} ({})",
         worth(&manifest, slot)
     );
-    context.done(&text, &json!(manifest))?;
+    let mut answer = json!(manifest);
+    if let (Some(answer), Some(pause)) = (answer.as_object_mut(), pause) {
+        answer.insert("pause".to_owned(), json!(pause));
+    }
+    context.done(&text, &answer)?;
     Ok(Exit::Success)
 }
 

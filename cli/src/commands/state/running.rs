@@ -5,11 +5,12 @@ use std::fs;
 use std::num::NonZeroU64;
 use std::os::unix::fs::MetadataExt as _;
 
+use devices::failpoint;
 use indicatif::{ProgressBar, ProgressStyle};
 use store::copy::Method;
 use store::snapshot::{Consistency, Facts, Manifest, begin};
 use store::{Name, Store};
-use vmm::snapshot::{Backend, Report, SnapshotSpec};
+use vmm::snapshot::{Backend, Pause, Report, SnapshotSpec};
 
 use crate::args::Snapshot;
 use crate::client::{Client, Following, Interrupts};
@@ -21,7 +22,7 @@ const DISK: &str = "data";
 /// What the slot's process said of a snapshot that it took.
 #[derive(Default)]
 struct Taken {
-    pause_us: Option<u64>,
+    pause: Option<Pause>,
     copied: u64,
 }
 
@@ -30,9 +31,9 @@ pub(super) fn snapshot(
     client: &Client,
     (store, state): (&Store, &Name),
     args: &Snapshot,
-) -> Result<Manifest, CommandError> {
+) -> Result<(Manifest, Option<Pause>), CommandError> {
     if let Some(manifest) = store.snapshot_running(&args.slot, state, &args.snapshot)? {
-        return Ok(manifest);
+        return Ok((manifest, None));
     }
     let image = fs::metadata(store.layout().image(state))
         .map_err(CommandError::on("inspect the state's image"))?;
@@ -50,15 +51,20 @@ pub(super) fn snapshot(
     // Before there is anything to leave behind.
     let interrupts = Interrupts::block().map_err(CommandError::on("wait for signals"))?;
     let pending = begin(store, state, &args.snapshot)?;
+    failpoint::pass("the image is empty");
     let mut following = client.snapshot(&spec, pending.image_file())?;
+    failpoint::pass("asked");
     let taken = follow(&mut following, &interrupts)?;
+    failpoint::pass("done was heard");
     let facts = Facts {
         consistency: Consistency::Crash,
         slot: Some(args.slot.to_string()),
-        pause_us: taken.pause_us,
+        pause_us: taken.pause.map(|pause| pause.total_us),
         copied_bytes: taken.copied,
     };
-    Ok(pending.commit(facts)?)
+    let manifest = pending.commit(facts)?;
+    failpoint::pass("the snapshot has its name");
+    Ok((manifest, taken.pause))
 }
 
 fn bytes_per_second(mib: u32) -> Option<NonZeroU64> {
@@ -73,7 +79,10 @@ fn follow(following: &mut Following, interrupts: &Interrupts) -> Result<Taken, C
     let mut taken = Taken::default();
     loop {
         match following.next(interrupts)? {
-            Report::Taken { pause_us, .. } => taken.pause_us = pause_us,
+            Report::Taken { pause, .. } => {
+                taken.pause = pause;
+                failpoint::pass("taken was heard");
+            }
             Report::Progress { settled, size, .. } => {
                 bar.set_length(size);
                 bar.set_position(settled);

@@ -2,6 +2,7 @@
 
 mod device;
 mod faults;
+mod gate;
 mod host_errors;
 mod model;
 
@@ -13,7 +14,7 @@ use std::sync::Arc;
 use super::request::{ID_BYTES, Limits};
 use super::worker::{BlkQueue, Disk};
 use crate::device::{DeviceId, Memory};
-use crate::disk::{DiskEngine, Durability, RawDisk, SyncEngine, UringEngine};
+use crate::disk::{DiskEngine, Durability, PreservingEngine, RawDisk, SyncEngine, UringEngine};
 use crate::testing::{FakeInterrupt, Part, QueueDriver, guest_memory};
 use crate::worker::Handler;
 
@@ -133,6 +134,8 @@ impl Bench {
         let id = DeviceId::new("disk0");
         let disk = Disk { id, limits, serial };
         let active = driver.active_queue(features);
+        let guarded = Arc::new(RawDisk::new(image.try_clone().unwrap()).unwrap());
+        let engine = PreservingEngine::new(engine, guarded);
         let queue = BlkQueue::new(disk, active, memory.clone(), irq.clone(), engine);
         Self {
             memory,

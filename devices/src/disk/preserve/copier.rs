@@ -10,10 +10,17 @@ use std::time::{Duration, Instant};
 use rustix::fs::SeekFrom;
 use rustix::io::Errno;
 
-use super::{CLUSTER_BYTES, End, Preservation, PreserveError};
+use crate::failpoint;
 
-/// Most clusters copied before looking for a write that waits: 512 KiB.
+use super::{CLUSTER_BYTES, End, Method, Preservation, PreserveError};
+
+/// Most clusters copied before looking for a write that waits: 512 KiB. A write that waits for its
+/// clusters to be shared waits for no more than these either.
 const BATCH: u64 = 8;
+
+/// Most clusters shared before looking for a write that waits: 16 MiB. The file system keeps
+/// requests on the whole image waiting meanwhile.
+const SHARED_BATCH: u64 = 256;
 
 /// What the copier does next.
 enum Next {
@@ -31,6 +38,7 @@ impl Preservation {
     /// When reading or writing fails, or it was given up; writes are let go then.
     pub fn run(&self, target: &File) -> Result<(), PreserveError> {
         let copied = self.copy_all(target);
+        failpoint::pass("copied");
         let result = copied.and_then(|()| self.finish(target));
         if result.is_err() {
             self.give_up();
@@ -48,7 +56,7 @@ impl Preservation {
 
     /// Gives the copy the image's length; done once, before the first cluster.
     pub(super) fn set_length(&self, target: &File) -> Result<(), PreserveError> {
-        let sized = target.set_len(self.size);
+        let sized = failpoint::point("size the copy").and_then(|()| target.set_len(self.size));
         sized.map_err(|source| PreserveError::Write { offset: 0, source })
     }
 
@@ -66,7 +74,7 @@ impl Preservation {
     }
 
     fn finish(&self, target: &File) -> Result<(), PreserveError> {
-        let synced = target.sync_data();
+        let synced = failpoint::point("sync the copy").and_then(|()| target.sync_data());
         synced.map_err(|source| PreserveError::Write {
             offset: self.size,
             source,
@@ -96,7 +104,11 @@ impl Preservation {
             };
             state.cursor = first;
             let Some(pause) = self.too_fast(state.copied, started) else {
-                let end = all.end.min(first.saturating_add(BATCH));
+                let batch = match self.method {
+                    Method::Copy { .. } => BATCH,
+                    Method::Share => SHARED_BATCH,
+                };
+                let end = all.end.min(first.saturating_add(batch));
                 return Next::Copy(state.settled.missing_run(first, end));
             };
             let woken = self.changed.wait_timeout(state, pause);
@@ -106,7 +118,9 @@ impl Preservation {
 
     /// How long to wait until `copied` bytes since `started` are within the rate.
     fn too_fast(&self, copied: u64, started: Instant) -> Option<Duration> {
-        let rate = self.rate?;
+        let Method::Copy { rate: Some(rate) } = self.method else {
+            return None;
+        };
         let due = Duration::from_millis(copied.saturating_mul(1000) / rate);
         due.checked_sub(started.elapsed())
             .filter(|wait| !wait.is_zero())
@@ -129,6 +143,13 @@ impl Preservation {
             let piece = data.start.max(at)..data.end.min(end);
             if piece.start >= end {
                 clear_to = data.start;
+                break;
+            }
+            if self.method == Method::Share {
+                let shared = failpoint::point("share")
+                    .and_then(|()| self.image.share_with(target, start..end));
+                let offset = start;
+                shared.map_err(|source| PreserveError::Share { offset, source })?;
                 break;
             }
             self.copy_bytes(piece.clone(), (target, buffer))?;
@@ -155,22 +176,22 @@ impl Preservation {
         let len = usize::try_from(range.end.saturating_sub(range.start)).unwrap_or_default();
         let offset = range.start;
         buffer.resize(len, 0);
-        let read = self.image.read_exact_at(buffer, offset);
+        let read = failpoint::point("read").and_then(|()| self.image.read_exact_at(buffer, offset));
         read.map_err(|source| PreserveError::Read { offset, source })?;
-        let written = target.write_all_at(buffer, offset);
+        let written = failpoint::point("write").and_then(|()| target.write_all_at(buffer, offset));
         written.map_err(|source| PreserveError::Write { offset, source })
     }
 
     /// The first range of data at or after `at`; one beyond the end when there is none. Where the
     /// host does not know of holes, all is data.
     fn next_data(&self, at: u64) -> io::Result<Range<u64>> {
-        let start = match rustix::fs::seek(&self.image, SeekFrom::Data(at)) {
+        let start = match rustix::fs::seek(&*self.image, SeekFrom::Data(at)) {
             Ok(start) => start,
             Err(Errno::NXIO) => return Ok(self.size..self.size),
             Err(Errno::INVAL) => return Ok(at..self.size),
             Err(errno) => return Err(errno.into()),
         };
-        let end = rustix::fs::seek(&self.image, SeekFrom::Hole(start))?;
+        let end = rustix::fs::seek(&*self.image, SeekFrom::Hole(start))?;
         Ok(start..end)
     }
 }

@@ -4,20 +4,23 @@ use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 
-use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
+use vmm_sys_util::eventfd::EventFd;
 
 use super::Preservation;
-use crate::disk::{Completion, DiskEngine, DiskRequest, Extent, Segment, SubmitError};
+use crate::disk::gate::Attendance;
+use crate::disk::{
+    Completion, DiskEngine, DiskRequest, Extent, Gate, RawDisk, Segment, SubmitError,
+};
 
-/// An engine in front of another one while a [`Preservation`] goes on, and after it, until the
-/// device is next activated.
+/// What every disk has in front of its engine: hands on everything, until a [`Preservation`] is
+/// armed.
 ///
 /// A write that is held and then found to lie outside guest memory ends with an I/O error instead
 /// of being refused.
 pub struct PreservingEngine {
     inner: Box<dyn DiskEngine>,
-    preservation: Arc<Preservation>,
-    wake: Arc<EventFd>,
+    attendance: Attendance,
+    preservation: Option<Arc<Preservation>>,
     /// In order of submission.
     held: VecDeque<Held>,
     /// Requests that the inner engine refused once they were let go.
@@ -37,31 +40,55 @@ enum Request {
 }
 
 impl PreservingEngine {
-    /// Puts `preservation` in front of `inner`.
-    ///
-    /// # Errors
-    /// When the host refuses a descriptor.
-    pub fn new(inner: Box<dyn DiskEngine>, preservation: Arc<Preservation>) -> io::Result<Self> {
-        let wake = match inner.completion_event() {
-            Some(event) => event.try_clone()?,
-            None => EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)?,
-        };
-        Ok(Self {
+    /// Stands in front of `inner`, an engine of `image`, whose gate it attends from now on.
+    pub fn new(inner: Box<dyn DiskEngine>, image: Arc<RawDisk>) -> Self {
+        let preservation = image.armed();
+        Self {
             inner,
+            attendance: Attendance::at(image),
             preservation,
-            wake: Arc::new(wake),
             held: VecDeque::new(),
             refused: Vec::new(),
-        })
+        }
+    }
+
+    /// The gate of its image, whose event is to be waited for.
+    pub(crate) fn gate(&self) -> &Gate {
+        self.attendance.image().gate()
+    }
+
+    /// Its image.
+    #[cfg(test)]
+    pub(crate) fn image(&self) -> Arc<RawDisk> {
+        Arc::clone(self.attendance.image())
+    }
+
+    /// Preserves from now on what is armed. To be called when the gate is found open.
+    pub(crate) fn rearm(&mut self) {
+        // What is held waits for the preservation that it came under.
+        if self.held.is_empty() {
+            self.preservation = self.attendance.image().armed();
+        }
+    }
+
+    /// What goes on; nothing once it has ended and nothing is held by it any more.
+    fn ongoing(&mut self) -> Option<Arc<Preservation>> {
+        if self.held.is_empty() && self.preservation.as_ref().is_some_and(|on| on.has_ended()) {
+            self.preservation = None;
+        }
+        self.preservation.clone()
     }
 
     /// Hands on what nothing keeps any more. A flush follows the writes that came before it.
     fn release(&mut self) {
+        let Some(preservation) = self.ongoing() else {
+            return;
+        };
         let mut writes_held = false;
         for held in std::mem::take(&mut self.held) {
             let free = match &held.request {
                 Request::Flush => !writes_held,
-                request => self.preservation.is_settled(&request.ranges()),
+                request => preservation.is_settled(&request.ranges()),
             };
             if free {
                 self.hand_on(&held);
@@ -71,7 +98,7 @@ impl PreservingEngine {
             }
         }
         if !self.held.is_empty() {
-            self.preservation.keep_waiting(&self.wake);
+            preservation.keep_waiting(self.gate().event());
         }
     }
 
@@ -91,16 +118,16 @@ impl DiskEngine for PreservingEngine {
     }
 
     fn completion_event(&self) -> Option<&EventFd> {
-        Some(&self.wake)
+        self.inner.completion_event()
     }
 
     fn submit(&mut self, tag: u16, request: DiskRequest<'_>) -> Result<(), SubmitError> {
         if self.held.iter().any(|held| held.tag == tag) {
             return Err(SubmitError::Busy { tag });
         }
-        if self.held.is_empty() && self.preservation.has_ended() {
+        let Some(preservation) = self.ongoing() else {
             return self.inner.submit(tag, request);
-        }
+        };
         let owned = match Request::of(&request) {
             None => return self.inner.submit(tag, request),
             // Nothing held means no write before it, since a held flush has one before it.
@@ -111,10 +138,10 @@ impl DiskEngine for PreservingEngine {
         };
         let ranges = owned.ranges();
         if !ranges.is_empty() {
-            if self.preservation.is_settled(&ranges) {
+            if preservation.is_settled(&ranges) {
                 return self.inner.submit(tag, request);
             }
-            self.preservation.want(&ranges, &self.wake);
+            preservation.want(&ranges, self.gate().event());
         }
         self.held.push_back(Held {
             tag,
@@ -137,9 +164,9 @@ impl DiskEngine for PreservingEngine {
         self.commit()?;
         while self.refused.is_empty()
             && self.inner.in_flight() == 0
-            && let Some(first) = self.held.front()
+            && let (Some(first), Some(preservation)) = (self.held.front(), &self.preservation)
         {
-            self.preservation.wait_for(&first.request.ranges());
+            preservation.wait_for(&first.request.ranges());
             self.commit()?;
         }
         if self.refused.is_empty() {

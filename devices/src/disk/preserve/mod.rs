@@ -1,7 +1,8 @@
 //! Copy-before-write: the content that an image had at one moment, while its guest writes on.
 //!
-//! A [`Preservation`] is armed while nothing is in flight. From then on it copies the image cluster
-//! by cluster to another file, on whatever thread calls [`Preservation::run`]. A write, discard or
+//! A [`Preservation`] is armed while nothing is in flight. From then on it brings the image cluster
+//! by cluster into another file, on whatever thread calls [`Preservation::run`]: copies it, or has the
+//! file system share its blocks, a range at a time rather than all at once, so that nobody waits long. A write, discard or
 //! write of zeroes that touches a cluster not copied yet is held by [`PreservingEngine`] until the
 //! copier has brought it forward; everything else passes.
 //!
@@ -21,7 +22,6 @@ mod engine;
 mod tests;
 
 use std::collections::VecDeque;
-use std::fs::File;
 use std::io;
 use std::num::NonZeroU64;
 use std::ops::Range;
@@ -59,9 +59,30 @@ pub enum PreserveError {
         #[source]
         source: io::Error,
     },
+    /// The file system does not share blocks any more.
+    #[error("Failed to share the image's blocks with the copy at byte {offset}")]
+    Share {
+        /// Where.
+        offset: u64,
+        /// What the host said.
+        #[source]
+        source: io::Error,
+    },
     /// [`Preservation::give_up`] was called.
     #[error("The copy was given up")]
     GivenUp,
+}
+
+/// How content comes into the other file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Method {
+    /// It is read and written.
+    Copy {
+        /// Bytes per second that the copier moves while no write waits for it.
+        rate: Option<NonZeroU64>,
+    },
+    /// The file system shares its blocks; nothing is read.
+    Share,
 }
 
 /// How far a copy is.
@@ -79,10 +100,9 @@ pub struct Progress {
 /// that copies.
 #[derive(Debug)]
 pub struct Preservation {
-    image: File,
+    image: Arc<RawDisk>,
     size: u64,
-    /// Bytes per second that the copier moves when no write waits.
-    rate: Option<NonZeroU64>,
+    method: Method,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -114,18 +134,15 @@ enum End {
 }
 
 impl Preservation {
-    /// Prepares to copy `disk`. `rate` in bytes per second limits the copier while no write waits
-    /// for it. Arm it with [`RawDisk::arm`].
-    ///
-    /// # Errors
-    /// When the host refuses a descriptor.
-    pub fn new(disk: &RawDisk, rate: Option<NonZeroU64>) -> io::Result<Self> {
-        Ok(Self {
-            image: disk.try_clone()?,
+    /// Prepares to preserve `disk`. Arm it with [`RawDisk::arm`].
+    pub fn new(disk: Arc<RawDisk>, method: Method) -> Self {
+        let clusters = disk.size().div_ceil(CLUSTER_BYTES);
+        Self {
             size: disk.size(),
-            rate,
+            image: disk,
+            method,
             state: Mutex::new(State {
-                settled: Clusters::new(disk.size().div_ceil(CLUSTER_BYTES)),
+                settled: Clusters::new(clusters),
                 wanted: VecDeque::new(),
                 cursor: 0,
                 copied: 0,
@@ -133,7 +150,12 @@ impl Preservation {
                 waiting: None,
             }),
             changed: Condvar::new(),
-        })
+        }
+    }
+
+    /// How content comes into the other file.
+    pub fn method(&self) -> Method {
+        self.method
     }
 
     /// Ends it: [`run`](Self::run) returns soon, and writes wait for nothing any more.

@@ -1,5 +1,6 @@
 //! The copy against the image as it was, while requests go on.
 
+use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 use std::thread;
 
@@ -32,6 +33,10 @@ struct Bench {
 impl Bench {
     /// An image with data in the clusters of which `data` has a bit set.
     fn new(data: u32, rate: Option<NonZeroU64>) -> Self {
+        Self::by(data, Method::Copy { rate })
+    }
+
+    fn by(data: u32, method: Method) -> Self {
         let (image, target) = (tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap());
         image.set_len(SIZE).unwrap();
         for cluster in (0..CLUSTERS).filter(|cluster| data & (1 << cluster) != 0) {
@@ -42,7 +47,7 @@ impl Bench {
             image.write_all_at(&bytes, at).unwrap();
         }
         let disk = Arc::new(RawDisk::new(image.try_clone().unwrap()).unwrap());
-        let preservation = Preservation::new(&disk, rate).unwrap();
+        let preservation = Preservation::new(Arc::clone(&disk), method);
         preservation.set_length(&target).unwrap();
         Self {
             memory: Memory::from_ranges(&[(
@@ -70,8 +75,8 @@ impl Bench {
             Ok(engine) => engines.push(Box::new(engine)),
             Err(error) => println!("skipped: io_uring engine, the host refuses it: {error}"),
         }
-        let preserving =
-            |inner| PreservingEngine::new(inner, Arc::clone(&self.preservation)).unwrap();
+        self.disk.arm(Arc::clone(&self.preservation));
+        let preserving = |inner| PreservingEngine::new(inner, Arc::clone(&self.disk));
         engines.into_iter().map(preserving).collect()
     }
 
@@ -304,8 +309,10 @@ fn other_requests_pass_a_held_write_and_a_flush_does_not() {
 fn a_copy_that_fails_lets_writes_go() {
     let bench = Bench::new(0x00ff_ffff, None);
     let full = File::options().read(true).open("/proc/self/exe").unwrap();
-    let failing = Arc::new(Preservation::new(&bench.disk, None).unwrap());
-    let mut engine = PreservingEngine::new(bench.sync(), Arc::clone(&failing)).unwrap();
+    let method = Method::Copy { rate: None };
+    let failing = Arc::new(Preservation::new(Arc::clone(&bench.disk), method));
+    bench.disk.arm(Arc::clone(&failing));
+    let mut engine = PreservingEngine::new(bench.sync(), Arc::clone(&bench.disk));
     bench.write(&mut engine, 0, (0, 512, 7));
     engine.commit().unwrap();
     assert_eq!(engine.in_flight(), 1);
