@@ -1,4 +1,4 @@
-//! What was typed. Four verbs do not need a parser that is larger than the rest of the program.
+//! What was typed. A few verbs do not need a parser that is larger than the rest of the program.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -23,9 +23,13 @@ Usage: slotvmm-guest <command>
                       systemd is older than 254 and does not do that itself
   identity            become another machine, once, if the host says so (a copy of a state): new
                       machine id and SSH host keys, no random seed from before
+  freeze              freeze file systems for the host, which asks on standard input, a connection to
+                      the socket of slotvmm-freeze.socket, and thaw them
+  freeze listen       the same without systemd: listen for the host, and serve it again and again
+  thaw                thaw every file system, if this program was killed and they are frozen
   --version, --help
 
-Needs CAP_NET_BIND_SERVICE, and the module vmw_vsock_virtio_transport.
+Needs CAP_NET_BIND_SERVICE, to freeze CAP_SYS_ADMIN, and the module vmw_vsock_virtio_transport.
 ";
 
 /// A verb with its arguments.
@@ -49,6 +53,19 @@ pub(crate) enum Command {
         /// What is reached.
         target: String,
     },
+    /// Freeze for the host that is standard input.
+    Freeze,
+    /// Freeze for every host that connects.
+    FreezeListen,
+    /// Thaw when the parent dies; not for people.
+    FreezeGuard {
+        /// After so many seconds anyhow.
+        seconds: u32,
+        /// File systems.
+        places: Vec<OsString>,
+    },
+    /// Thaw whatever is frozen.
+    Thaw,
 }
 
 /// What was typed is no command.
@@ -61,7 +78,9 @@ pub(crate) struct ArgsError {
 impl Command {
     /// From the arguments after the program's name.
     pub(crate) fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Self, ArgsError> {
-        let typed: Vec<String> = arguments
+        let raw: Vec<OsString> = arguments.collect();
+        let typed: Vec<String> = raw
+            .iter()
             .map(|argument| argument.to_string_lossy().into_owned())
             .collect();
         let words: Vec<&str> = typed.iter().map(String::as_str).collect();
@@ -82,6 +101,16 @@ impl Command {
             ["ready", target] if !target.starts_with('-') => Self::Ready {
                 target: (*target).to_owned(),
             },
+            ["freeze"] => Self::Freeze,
+            ["freeze", "listen"] => Self::FreezeListen,
+            ["freeze", "guard", seconds, ..] if seconds.parse::<u32>().is_ok() => {
+                Self::FreezeGuard {
+                    seconds: seconds.parse().unwrap_or_default(),
+                    // Places need not be text.
+                    places: raw.get(3..).unwrap_or_default().to_vec(),
+                }
+            }
+            ["thaw"] => Self::Thaw,
             _ => {
                 return Err(ArgsError {
                     typed: words.join(" "),
@@ -113,6 +142,9 @@ mod tests {
             ("creds serve", Command::Serve),
             ("ready", ready("multi-user.target")),
             ("ready basic.target", ready("basic.target")),
+            ("freeze", Command::Freeze),
+            ("freeze listen", Command::FreezeListen),
+            ("thaw", Command::Thaw),
             ("--version", Command::Version),
             ("--help", Command::Help),
         ];

@@ -1,14 +1,15 @@
 //! `slotvmm-guest`: the program that runs inside of guests, beside systemd.
 //!
 //! `args` is what was typed; `host` connects to services of the host, `request` speaks to the one
-//! that has credentials. `fetch`, `serve`, `ready` and
-//! `identity` are the verbs. Knows no crate of the VMM:
-//! what they share is the wire, `docs/credentials.md` and `docs/vsock.md`.
+//! that has credentials. `fetch`, `serve`, `ready`, `identity` and `freeze` are the verbs. Knows no
+//! crate of the VMM: what they share is the wire, `docs/credentials.md`, `docs/vsock.md` and
+//! `docs/states.md`.
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 mod args;
 mod fetch;
+mod freeze;
 mod host;
 mod identity;
 mod ready;
@@ -46,6 +47,10 @@ fn run(command: Command) -> Result<(), Box<dyn Error>> {
         Command::Identity => identity::renew()?,
         Command::Serve => serve::serve()?,
         Command::Ready { target } => ready::ready(&target)?,
+        Command::Freeze => freeze::serve()?,
+        Command::FreezeListen => freeze::listen_for_host()?,
+        Command::FreezeGuard { seconds, places } => freeze::guard(seconds, &places)?,
+        Command::Thaw => freeze::thaw()?,
     }
     Ok(())
 }

@@ -5,10 +5,12 @@ use std::path::Path;
 use std::process::Command;
 
 /// Each is a file below `systemd/guest/`.
-const UNITS: [&str; 4] = [
+const UNITS: [&str; 6] = [
     "slotvmm-creds.service",
     "slotvmm-creds.socket",
     "slotvmm-creds@.service",
+    "slotvmm-freeze.socket",
+    "slotvmm-freeze@.service",
     "slotvmm-ready.service",
 ];
 

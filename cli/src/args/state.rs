@@ -11,7 +11,8 @@ use store::{Name, Retention, SnapshotRef};
     after_help = "The snapshot is of the state that the slot has; restore it with `slotvmm state restore`.
 
 Examples:
-  slotvmm snapshot slot1 before-update"
+  slotvmm snapshot slot1 before-update
+  slotvmm snapshot slot1 before-update --fsfreeze"
 )]
 pub(crate) struct Snapshot {
     /// Name of the slot
@@ -25,6 +26,10 @@ pub(crate) struct Snapshot {
     /// Give up when the guest would be halted for longer
     #[arg(long, value_name = "MS", default_value_t = PAUSE_LIMIT_MS)]
     pub(crate) pause_limit: u32,
+    /// Have the guest freeze its file systems for the moment: nothing is to be replayed after. Takes
+    /// slotvmm-guest in the guest
+    #[arg(long)]
+    pub(crate) fsfreeze: bool,
 }
 
 /// How long a guest may be halted for a snapshot, unless the user says otherwise.
@@ -38,6 +43,7 @@ impl Snapshot {
             snapshot,
             rate: None,
             pause_limit: PAUSE_LIMIT_MS,
+            fsfreeze: false,
         }
     }
 }

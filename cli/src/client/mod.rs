@@ -1,6 +1,7 @@
 //! Talks to the control socket of a running slot: HTTP/1.1 with JSON over a Unix socket, one
 //! request per connection.
 
+mod freeze;
 mod http;
 mod snapshot;
 
@@ -13,6 +14,7 @@ use hostnet::slot::SlotName;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
+pub(crate) use self::freeze::{FreezeError, Frozen};
 use self::http::Malformed;
 pub(crate) use self::snapshot::{Following, Interrupts, SnapshotFailure};
 

@@ -6,6 +6,7 @@ use std::mem::MaybeUninit;
 use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
+use std::time::Duration;
 
 use hostnet::slot::SlotName;
 use nix::sys::signal::{SigSet, Signal};
@@ -63,6 +64,17 @@ pub(crate) enum SnapshotFailure {
     },
 }
 
+/// What ended a wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Waited {
+    /// There is something to read, or the other end is gone.
+    Readable,
+    /// A signal came.
+    Signal(Signal),
+    /// Neither.
+    Timeout,
+}
+
 /// Signals that give a snapshot up instead of ending the process with half of it left.
 pub(crate) struct Interrupts(SignalFd);
 
@@ -83,6 +95,35 @@ impl Interrupts {
     /// Becomes readable when one of them has come.
     pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
+    }
+
+    /// Waits until there is something to read or a signal came.
+    ///
+    /// # Errors
+    /// When the host refuses.
+    pub(super) fn wait(&self, input: &impl AsFd, limit: Duration) -> io::Result<Waited> {
+        let limit = Timespec {
+            tv_sec: i64::try_from(limit.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: limit.subsec_nanos().into(),
+        };
+        loop {
+            let mut ready = [
+                PollFd::new(&self.0, PollFlags::IN),
+                PollFd::new(input, PollFlags::IN),
+            ];
+            match poll(&mut ready, Some(&limit)) {
+                Ok(0) => return Ok(Waited::Timeout),
+                Ok(_) => {}
+                Err(Errno::INTR) => continue,
+                Err(errno) => return Err(errno.into()),
+            }
+            let [signals, _] = ready.map(|one| !one.revents().is_empty());
+            match signals.then(|| self.take()).flatten() {
+                Some(signal) => return Ok(Waited::Signal(signal)),
+                None if signals => {}
+                None => return Ok(Waited::Readable),
+            }
+        }
     }
 
     fn take(&self) -> Option<Signal> {

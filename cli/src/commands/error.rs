@@ -17,7 +17,7 @@ use vmm::kvm::KvmError;
 use vmm::machine::MachineError;
 use vmm::vm::{BootError, RunError};
 
-use crate::client::{ClientError, SnapshotFailure};
+use crate::client::{ClientError, FreezeError, SnapshotFailure};
 use crate::config::ConfigError;
 use crate::credentials::{CredentialError, ValueError};
 use crate::disk::DiskError;
@@ -111,6 +111,9 @@ pub(crate) enum CommandError {
     /// A running slot took no snapshot.
     #[error(transparent)]
     Snapshot(#[from] SnapshotFailure),
+    /// A guest's file systems were not frozen.
+    #[error(transparent)]
+    Freeze(#[from] FreezeError),
     /// A port of the guest cannot be reached.
     #[error("Failed to connect to port {port} of {slot}")]
     Dial {
@@ -221,7 +224,11 @@ impl CommandError {
             Self::Credential(error) => of_value(&error.source),
             Self::Boot(error) => of_boot(error),
             Self::Unit(error) => error.exit(),
-            Self::Client(_) | Self::Snapshot(_) | Self::Run(_) | Self::Dial { .. } => Exit::Failed,
+            Self::Client(_)
+            | Self::Snapshot(_)
+            | Self::Freeze(_)
+            | Self::Run(_)
+            | Self::Dial { .. } => Exit::Failed,
             Self::FsBackend(fs_backend::RunError::Daemon(_)) => Exit::Failed,
             Self::FsBackend(_)
             | Self::Tap(_)

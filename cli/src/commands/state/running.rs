@@ -9,11 +9,11 @@ use devices::failpoint;
 use indicatif::{ProgressBar, ProgressStyle};
 use store::copy::Method;
 use store::snapshot::{Consistency, Facts, Manifest, begin};
-use store::{Name, Store};
+use store::{Name, SnapshotRef, Store};
 use vmm::snapshot::{Backend, Pause, Report, SnapshotSpec};
 
 use crate::args::Snapshot;
-use crate::client::{Client, Following, Interrupts};
+use crate::client::{Client, Following, Frozen, Interrupts};
 use crate::commands::CommandError;
 
 /// The disk that a state is the image of.
@@ -32,7 +32,11 @@ pub(super) fn snapshot(
     (store, state): (&Store, &Name),
     args: &Snapshot,
 ) -> Result<(Manifest, Option<Pause>), CommandError> {
-    if let Some(manifest) = store.snapshot_running(&args.slot, state, &args.snapshot)? {
+    // Before there is anything to leave behind.
+    let interrupts = Interrupts::block().map_err(CommandError::on("wait for signals"))?;
+    if store.has_data_set(state)?
+        && let Some(manifest) = of_data_set(client, (store, state), args, &interrupts)?
+    {
         return Ok((manifest, None));
     }
     let image = fs::metadata(store.layout().image(state))
@@ -48,16 +52,19 @@ pub(super) fn snapshot(
         pause_limit_ms: args.pause_limit,
         ..SnapshotSpec::of(DISK)
     };
-    // Before there is anything to leave behind.
-    let interrupts = Interrupts::block().map_err(CommandError::on("wait for signals"))?;
     let pending = begin(store, state, &args.snapshot)?;
     failpoint::pass("the image is empty");
+    let mut frozen = None;
+    if args.fsfreeze {
+        frozen = Some(client.freeze(&interrupts)?);
+        failpoint::pass("frozen");
+    }
     let mut following = client.snapshot(&spec, pending.image_file())?;
     failpoint::pass("asked");
-    let taken = follow(&mut following, &interrupts)?;
+    let taken = follow(&mut following, &interrupts, frozen)?;
     failpoint::pass("done was heard");
     let facts = Facts {
-        consistency: Consistency::Crash,
+        consistency: consistency(args),
         slot: Some(args.slot.to_string()),
         pause_us: taken.pause.map(|pause| pause.total_us),
         copied_bytes: taken.copied,
@@ -67,12 +74,50 @@ pub(super) fn snapshot(
     Ok((manifest, taken.pause))
 }
 
+/// Takes one of a state that is a data set, without the slot's process.
+fn of_data_set(
+    client: &Client,
+    (store, state): (&Store, &Name),
+    args: &Snapshot,
+    interrupts: &Interrupts,
+) -> Result<Option<Manifest>, CommandError> {
+    let frozen = match args.fsfreeze {
+        true => Some(client.freeze(interrupts)?),
+        false => None,
+    };
+    let name = (state, &args.snapshot);
+    let manifest = store.snapshot_running(&args.slot, name, consistency(args))?;
+    if let (Some(_), Some(frozen)) = (&manifest, frozen)
+        && let Err(error) = frozen.thaw(interrupts)
+    {
+        // It is not what its manifest says.
+        store.delete_snapshot(&SnapshotRef {
+            state: Some(state.clone()),
+            snapshot: args.snapshot.clone(),
+        })?;
+        return Err(error.into());
+    }
+    Ok(manifest)
+}
+
+/// What the snapshot will be worth.
+fn consistency(args: &Snapshot) -> Consistency {
+    match args.fsfreeze {
+        true => Consistency::Filesystem,
+        false => Consistency::Crash,
+    }
+}
+
 fn bytes_per_second(mib: u32) -> Option<NonZeroU64> {
     NonZeroU64::new(u64::from(mib) << 20)
 }
 
-/// Shows how it goes until it is done.
-fn follow(following: &mut Following, interrupts: &Interrupts) -> Result<Taken, CommandError> {
+/// Shows how it goes until it is done. A guest that is frozen goes on once the content is decided.
+fn follow(
+    following: &mut Following,
+    interrupts: &Interrupts,
+    mut frozen: Option<Frozen>,
+) -> Result<Taken, CommandError> {
     let bar = ProgressBar::new(0);
     let style = ProgressStyle::with_template("Copying {wide_bar} {bytes}/{total_bytes} {eta}");
     bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
@@ -82,6 +127,9 @@ fn follow(following: &mut Following, interrupts: &Interrupts) -> Result<Taken, C
             Report::Taken { pause, .. } => {
                 taken.pause = pause;
                 failpoint::pass("taken was heard");
+                if let Some(frozen) = frozen.take() {
+                    frozen.thaw(interrupts)?;
+                }
             }
             Report::Progress { settled, size, .. } => {
                 bar.set_length(size);

@@ -13,6 +13,7 @@ use super::tree::{ACTS, Act, furnish_store, tree, write_image};
 use super::{Fixture, forks, memory_dir, name, no_forks};
 use crate::fsck::Mode;
 use crate::identity::Identity;
+use crate::snapshot::Consistency;
 use crate::{Conflict, DataSets, Store, StoreError};
 
 /// Fewest kills that count as a test of everything.
@@ -153,7 +154,9 @@ fn names_that_are_taken_are_refused() {
 fn running_slot_s_snapshot_is_taken_while_it_writes() {
     let fixture = furnished();
     let (slot, web, now) = (name("slot1"), name("web"), name("now"));
-    let stopped = fixture.store.snapshot_running(&slot, &web, &now);
+    let stopped = fixture
+        .store
+        .snapshot_running(&slot, (&web, &now), Consistency::Crash);
     assert!(
         matches!(stopped, Err(StoreError::OtherImage { .. })),
         "{stopped:?}"
@@ -166,7 +169,7 @@ fn running_slot_s_snapshot_is_taken_while_it_writes() {
     crate::lock::try_lock(&image, crate::lock::Access::Exclusive).unwrap();
     let taken = fixture
         .store
-        .snapshot_running(&slot, &web, &now)
+        .snapshot_running(&slot, (&web, &now), Consistency::Crash)
         .unwrap()
         .unwrap();
     assert_eq!(taken.facts.consistency, crate::snapshot::Consistency::Crash);

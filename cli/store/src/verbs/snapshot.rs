@@ -48,6 +48,17 @@ impl Store {
         pending.commit(facts)
     }
 
+    /// Whether a running slot's snapshots of this state are taken by ZFS.
+    ///
+    /// # Errors
+    /// When ZFS does not tell.
+    pub fn has_data_set(&self, state: &Name) -> Result<bool, StoreError> {
+        match self.new_in_data_sets()? {
+            Some(sets) => Ok(sets.of(state)?.is_some()),
+            None => Ok(false),
+        }
+    }
+
     /// Takes a snapshot of a state that `slot` runs with and that is a data set. The slot goes on
     /// meanwhile: ZFS takes it between two writes, after all that the guest was told is written.
     /// Nothing if the state is no data set, or snapshots are to be files.
@@ -57,8 +68,8 @@ impl Store {
     pub fn snapshot_running(
         &self,
         slot: &Name,
-        state: &Name,
-        snapshot: &Name,
+        (state, snapshot): (&Name, &Name),
+        consistency: Consistency,
     ) -> Result<Option<Manifest>, StoreError> {
         if self.new_in_data_sets()?.is_none() {
             return Ok(None);
@@ -74,7 +85,7 @@ impl Store {
             });
         }
         let facts = Facts {
-            consistency: Consistency::Crash,
+            consistency,
             slot: Some(slot.to_string()),
             pause_us: None,
             copied_bytes: 0,
