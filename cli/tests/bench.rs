@@ -1,4 +1,4 @@
-//! `bench boot` with a kernel of a few instructions, on any KVM that answers.
+//! `bench boot` and `boot-report` with a kernel of a few instructions, on any KVM that answers.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -117,4 +117,38 @@ fn peer_that_does_not_boot_is_named_and_nothing_is_invented() {
         "{ended:?}"
     );
     assert!(ended.stdout.contains("not shown"), "{ended:?}");
+}
+
+#[test]
+fn boot_that_has_ended_is_reported_and_drawn() {
+    let Some(host) = host(&[HELLO, RESET]) else {
+        return;
+    };
+    host.write(
+        "etc/slots/slot1.toml",
+        "net = []\n[machine]\nmemory = 64\n[vsock]\nenabled = false\n",
+    );
+    host.run(&["boot-report", "slot1"])
+        .failed_with(1, "Nothing is known of a boot of slot1");
+    let ran = host.run(&["run", "slot1", "--ignore-cpu-check"]);
+    assert_eq!(ran.code, Some(10), "{ran:?}");
+    let picture = host.path("boot.svg").display().to_string();
+    let ended = host.run(&["boot-report", "slot1", "--svg", &picture]);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    for word in [
+        "vcpu run",
+        "LARGEST CAUSES",
+        "The guest was not asked: the slot does not run any more",
+    ] {
+        assert!(ended.stdout.contains(word), "{word}: {ended:?}");
+    }
+    assert!(
+        fs::read_to_string(picture)
+            .unwrap()
+            .contains("data-name=\"vcpu run\"")
+    );
+    let ended = host.run(&["boot-report", "slot1", "--json"]);
+    let report: Value = serde_json::from_str(&ended.stdout).unwrap();
+    assert_eq!(report["causes"].as_array().unwrap().len(), 3);
+    assert_eq!(report["phases"][0]["phase"], "exec");
 }

@@ -21,7 +21,9 @@ pub(crate) use self::creds::CredsCommand;
 pub(crate) use self::fs::{Cache, FsBackend, Sandbox};
 pub(crate) use self::host::{Completion, Doctor};
 pub(crate) use self::net::NetCommand;
-pub(crate) use self::slot::{ConsoleArgs, Logs, Run, SlotArg, Ssh, Status, Stop, VsockConnect};
+pub(crate) use self::slot::{
+    BootReport, ConsoleArgs, Logs, Run, SlotArg, Ssh, Status, Stop, VsockConnect,
+};
 pub(crate) use self::state::{
     Assign, Delete, Export, Fsck, Gc, Import, Reset, Snapshot, Source, StateCommand, Target,
 };
@@ -90,6 +92,8 @@ pub(crate) enum Command {
     Resume(SlotArg),
     /// Show how a running slot is doing
     Status(Status),
+    /// Show where a slot's boot spent its time
+    BootReport(BootReport),
     /// Show every slot that is configured or running
     List,
     /// Attach to the serial console of a running slot

@@ -101,6 +101,26 @@ pub(crate) struct Status {
     pub(crate) phases: bool,
 }
 
+// Arguments of `boot-report`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Of a running slot, or of the boot that ended last. A running guest that `slotvmm ssh` reaches on its
+socket is asked for the times of its systemd units, and of its initcalls when its kernel was told
+`initcall_debug`.
+
+Examples:
+  slotvmm boot-report slot1
+  slotvmm boot-report slot1 --svg boot.svg
+  slotvmm boot-report slot1 --json"
+)]
+pub(crate) struct BootReport {
+    /// Name of the slot
+    pub(crate) slot: String,
+    /// Draw the boot
+    #[arg(long, value_name = "FILE")]
+    pub(crate) svg: Option<PathBuf>,
+}
+
 // Arguments of `console`.
 #[derive(Debug, Args)]
 #[command(

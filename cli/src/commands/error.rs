@@ -128,6 +128,20 @@ pub(crate) enum CommandError {
     /// systemd does not do what was asked.
     #[error(transparent)]
     Unit(#[from] UnitError),
+    /// Nothing is known of a boot.
+    #[error(
+        "Nothing is known of a boot of {slot}: it does not run, and no boot has left {} behind",
+        path.display()
+    )]
+    NoBoot {
+        /// The slot.
+        slot: SlotName,
+        /// Where its record would be.
+        path: std::path::PathBuf,
+        /// What the host said.
+        #[source]
+        source: io::Error,
+    },
     /// A series of boots was not completed.
     #[error(transparent)]
     Bench(boot_bench::series::SeriesError),
@@ -213,7 +227,7 @@ impl CommandError {
             Self::Transfer(TransferError::Store(error)) => of_store(error),
             Self::Terminal => Exit::Usage,
             Self::NoCopy { .. } => Exit::Config,
-            Self::Bench(_) => Exit::Failed,
+            Self::Bench(_) | Self::NoBoot { .. } => Exit::Failed,
             Self::Transfer(_) | Self::Migrate(_) | Self::NoState { .. } | Self::Aborted => {
                 Exit::Failed
             }

@@ -1,6 +1,7 @@
 //! One file per verb. Each takes what was typed and the [`Context`], and returns how it ended.
 
 mod bench;
+mod boot_report;
 mod completion;
 mod config;
 mod console;
@@ -136,6 +137,7 @@ pub(crate) fn dispatch(command: &Command, context: &Context) -> Result<Exit, Com
         Command::Pause(args) => lifecycle::pause(args, context),
         Command::Resume(args) => lifecycle::resume(args, context),
         Command::Status(args) => status::status(args, context),
+        Command::BootReport(args) => boot_report::boot_report(args, context),
         Command::List => list::list(context),
         Command::Console(args) => console::console(args, context.text_only("console")?),
         Command::Ssh(args) => ssh::ssh(args, context.text_only("ssh")?),

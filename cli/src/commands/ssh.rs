@@ -1,10 +1,10 @@
 //! `ssh`, and the hidden verb that `ssh` reaches the guest with.
 
-use std::io::stdout;
+use std::io::{self, stdout};
 use std::os::fd::AsFd as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use hostnet::slot::SlotName;
@@ -40,6 +40,41 @@ pub(super) fn ssh(args: &Ssh, context: &Context) -> Result<Exit, CommandError> {
         action: "run ssh: install openssh-client",
         source,
     })
+}
+
+/// What a shell command of a guest's root prints, when an SSH server listens on the slot's socket. Nobody
+/// is asked for a password.
+///
+/// # Errors
+/// When the guest cannot be reached, or the command fails.
+pub(super) fn ask_guest(slot: &SlotName, context: &Context, command: &str) -> io::Result<String> {
+    let run_dir = run_dir(slot, context).map_err(|error| io::Error::other(error.to_string()))?;
+    dial(&run_dir.join("vsock.sock"), PORT, Some(PATIENCE)).map_err(io::Error::other)?;
+    let key = run_dir.join("ssh_key");
+    let way = Way::Socket {
+        program: std::env::current_exe()?,
+        config: context.config.path().to_owned(),
+        key: std::fs::File::open(&key).is_ok().then_some(key),
+    };
+    let login = Login {
+        user: "root",
+        slot,
+        command: &[command.into()],
+    };
+    let output = Command::new("ssh")
+        .args(["-o", "BatchMode=yes", "-o", "ConnectTimeout=5"])
+        .args(arguments(&way, &login))
+        .stdin(Stdio::null())
+        .output()?;
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    let last = said.lines().last().unwrap_or("nothing").to_owned();
+    Err(io::Error::other(format!(
+        "ssh ended with {} and said: {last}",
+        output.status
+    )))
 }
 
 /// The slot's socket when an SSH server listens there, else its address.

@@ -165,7 +165,7 @@ fn figures(markup: &mut Markup, figures: &[Figure]) -> io::Result<()> {
                 format!("{:.2} – {:.2}", summary.interval.low, summary.interval.high),
                 format!("{:.2}", summary.p99),
             ]),
-            None => cells.push("not shown".to_owned()),
+            None => cells.extend(["not shown", "", "", ""].map(str::to_owned)),
         }
         if let Some(ratio) = &figure.ratio {
             cells.extend([
@@ -174,6 +174,8 @@ fn figures(markup: &mut Markup, figures: &[Figure]) -> io::Result<()> {
                 format!("{:.4}", ratio.p),
             ]);
         }
+        // The line between measures goes through empty cells as well.
+        cells.resize(head.len(), String::new());
         row(markup, "td", &cells, if is_first { "first" } else { "" })?;
     }
     markup.close("table")

@@ -49,6 +49,7 @@ fn boot(args: &BenchBoot, context: &Context) -> Result<Exit, CommandError> {
     let plan = plan(args, &slot);
     let bar = progress_bar(plan.total(contenders.len()));
     let progress = |name: &str, boot: &str| {
+        tracing::info!("Boot of {name}: {boot}");
         bar.set_message(format!("{name}, {boot}"));
         bar.inc(1);
     };
