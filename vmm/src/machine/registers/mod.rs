@@ -6,6 +6,8 @@
 //! ([decision 010](../../../../docs/decisions/010-register-pages-are-memory.md)).
 
 mod sys;
+#[cfg(test)]
+mod tests;
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -118,88 +120,3 @@ fn runs(positions: impl Iterator<Item = Position>) -> Vec<Range<u8>> {
 }
 
 const _: () = assert!(layout::MMIO_STRIDE == PAGE_WORDS as u64 * 4);
-
-#[cfg(test)]
-mod tests {
-    use std::sync::atomic::AtomicBool;
-    use std::thread;
-
-    use super::*;
-
-    #[test]
-    fn neighbours_share_a_run_and_nobody_else_is_in_it() {
-        let runs = |positions: &[u8]| runs(positions.iter().copied().map(Position));
-        assert_eq!(runs(&[]), []);
-        assert_eq!(runs(&[12, 0, 8, 1, 13]), [0..2, 8..9, 12..14]);
-        assert_eq!(
-            runs(&[3, 3, 4, 9]),
-            [3..5, 9..10],
-            "clashes are found elsewhere"
-        );
-        assert_eq!(runs(&[1, MAX_POSITION, MAX_POSITION + 1]), [1..2, 15..16]);
-    }
-
-    #[test]
-    fn each_position_has_a_page_of_its_own_that_begins_empty() {
-        let pages = Arc::new(Pages::map(3).unwrap());
-        let run = Run {
-            positions: 4..7,
-            pages,
-        };
-        let pages = RegisterPages { runs: vec![run] };
-        for (value, position) in (1..).zip(4..7) {
-            let page = pages.page(Position(position)).unwrap();
-            assert!(
-                page.words()
-                    .iter()
-                    .all(|word| word.load(Ordering::SeqCst) == 0)
-            );
-            page.words()[PAGE_WORDS - 1].store(value, Ordering::SeqCst);
-        }
-        assert_eq!(pages.runs[0].pages.range().len(), 3 * 4 * PAGE_WORDS);
-        for (value, position) in (1..).zip(4..7) {
-            let page = pages.page(Position(position)).unwrap();
-            assert_eq!(page.words()[PAGE_WORDS - 1].load(Ordering::SeqCst), value);
-        }
-        assert!(pages.page(Position(3)).is_none() && pages.page(Position(7)).is_none());
-    }
-
-    #[test]
-    fn replaced_page_keeps_its_neighbours_and_its_place() {
-        let pages = Arc::new(Pages::map(3).unwrap());
-        let [before, page, after] = [0, 1, 2].map(|index| pages.page(index).unwrap());
-        before.words()[0].store(7, Ordering::SeqCst);
-        after.words()[0].store(9, Ordering::SeqCst);
-        for value in 0..100 {
-            page.exchange(&[value; PAGE_WORDS]).unwrap();
-            assert!(
-                page.words()
-                    .iter()
-                    .all(|word| word.load(Ordering::SeqCst) == value)
-            );
-        }
-        assert_eq!(before.words()[0].load(Ordering::SeqCst), 7);
-        assert_eq!(after.words()[0].load(Ordering::SeqCst), 9);
-    }
-
-    #[test]
-    fn reader_that_saw_a_new_word_sees_no_old_one() {
-        let pages = Arc::new(Pages::map(1).unwrap());
-        let page = pages.page(0).unwrap();
-        let reader = pages.page(0).unwrap();
-        let done = AtomicBool::new(false);
-        thread::scope(|scope| {
-            scope.spawn(|| {
-                for value in 1..5_000 {
-                    page.exchange(&[value; PAGE_WORDS]).unwrap();
-                }
-                done.store(true, Ordering::SeqCst);
-            });
-            while !done.load(Ordering::SeqCst) {
-                let last = reader.words()[PAGE_WORDS - 1].load(Ordering::SeqCst);
-                let first = reader.words()[0].load(Ordering::SeqCst);
-                assert!(first >= last, "{first} after {last}");
-            }
-        });
-    }
-}
