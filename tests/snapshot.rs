@@ -226,3 +226,37 @@ fn a_guest_that_powers_off_has_its_snapshot_completed() -> Result<()> {
     assert!(last >= acked);
     Ok(())
 }
+
+#[test]
+fn a_second_stop_signal_gives_up_what_a_guest_left_to_complete() -> Result<()> {
+    let Some(lab) = Lab::enter()? else {
+        return Ok(());
+    };
+    let slot = slot(&lab, "copy")?;
+    let mut vm = busy(&slot)?;
+    let mut snapshot = slow_snapshot(&slot)?;
+    let status = slot.json(&["status", "slot1"])?;
+    assert_eq!(status["snapshot"]["disk"], "data", "{status}");
+    vm.guest.send("poweroff -f")?;
+    let deadline = std::time::Instant::now() + fixture::PATIENCE;
+    // Its process answers, and completes the snapshot.
+    while !slot
+        .call(&["status", "slot1", "--phases"])?
+        .stdout
+        .contains("guest ended")
+    {
+        ensure!(std::time::Instant::now() < deadline, "The guest never ends");
+    }
+    slot.call(&["pause", "slot1"])?
+        .expect_error(1, "completes a snapshot first")?;
+    while vm.is_running()? {
+        // Signals that come together are one.
+        let _ = vm.signal(Signal::SIGTERM);
+        ensure!(std::time::Instant::now() < deadline, "It is not stopped");
+        std::thread::yield_now();
+    }
+    snapshot.wait()?.expect_error(1, "slot1 took no snapshot")?;
+    assert_eq!(names(&slot), [""; 0], "after it was given up");
+    check(&slot, &slot.path("state/states/dev/data.img"))?;
+    Ok(())
+}

@@ -82,12 +82,7 @@ pub(crate) fn run(
         control.serve(socket, events);
     }
     let mut settled = false;
-    while manager
-        .subscriber_mut(id)
-        .map_err(control_error)?
-        .ended
-        .is_none()
-    {
+    while !manager.subscriber_mut(id).map_err(control_error)?.is_done() {
         if settled {
             manager.run().map_err(control_error)?;
         } else {
@@ -105,8 +100,6 @@ pub(crate) fn run(
     } else {
         VmState::Failed
     };
-    // A guest that ended by itself or was asked to has its snapshot completed; its last writes may
-    // wait for that, so the job outlives the devices.
     if let (Some(job), Err(_) | Ok(Outcome::Killed)) = (&control.snapshot, &ended) {
         job.give_up();
     }
@@ -167,7 +160,23 @@ impl Control {
             }
             how => how,
         };
-        self.ended.get_or_insert(how);
+        if self.ended.is_none() {
+            self.ended = Some(how);
+            if !self.is_done() {
+                // What of it still runs has nothing left to do.
+                self.running.vcpus.pause();
+            }
+        }
+    }
+
+    /// Whether nothing is left to wait for. A guest that ended by itself or was asked to has its
+    /// snapshot completed, since the asker waits for it; until then all that can happen goes on to be served.
+    fn is_done(&self) -> bool {
+        match (&self.ended, &self.snapshot) {
+            (None, _) => false,
+            (Some(Ok(outcome)), Some(job)) if *outcome != Outcome::Killed => job.is_over(),
+            _ => true,
+        }
     }
 
     /// The guest reset the machine, or ran into a triple fault: `seen` is what that looks like.
@@ -203,6 +212,8 @@ impl Control {
                 let _ = reply.send(self.begin_snapshot(order));
             }
             Event::SnapshotReady(preservation) => self.take_snapshot(preservation),
+            // The loop looks whether that was all.
+            Event::SnapshotOver => {}
         }
     }
 
@@ -210,8 +221,14 @@ impl Control {
         match verb {
             Verb::Info => {
                 let readiness = self.watch.readiness().info();
-                return Ok(Reply::Info(Box::new(self.running.info(readiness))));
+                let snapshot = self.snapshot.as_ref().and_then(Job::info);
+                let info = self.running.info(readiness, snapshot);
+                return Ok(Reply::Info(Box::new(info)));
             }
+            Verb::Shutdown | Verb::Reset if self.ended.is_some() => self.give_snapshot_up(),
+            // It was pressed, or need not be.
+            Verb::PowerButton if self.ended.is_some() => {}
+            Verb::Pause | Verb::Resume if self.ended.is_some() => return Err(RequestError::Ending),
             Verb::Pause => self.running.pause()?,
             Verb::Resume => self.running.resume()?,
             Verb::PowerButton => self.press()?,
@@ -221,7 +238,16 @@ impl Control {
         Ok(Reply::Done)
     }
 
+    fn give_snapshot_up(&self) {
+        if let Some(job) = &self.snapshot {
+            job.give_up();
+        }
+    }
+
     fn begin_snapshot(&mut self, order: SnapshotOrder) -> Result<Reply, RequestError> {
+        if self.ended.is_some() {
+            return Err(RequestError::Ending);
+        }
         if self.snapshot.as_ref().is_some_and(|job| !job.is_over()) {
             return Err(SnapshotRefusal::Busy.into());
         }
@@ -234,9 +260,12 @@ impl Control {
     /// Halts the guest for as long as it takes to decide the snapshot's content. A machine that is
     /// paused already stays paused.
     fn take_snapshot(&mut self, preservation: Arc<Preservation>) {
-        let Some(job) = &self.snapshot else {
+        let Some(job) = &mut self.snapshot else {
             return;
         };
+        if self.ended.is_some() {
+            return job.refused("its guest has ended".to_owned());
+        }
         if self.running.state == VmState::Paused {
             job.take(preservation);
             return job.taken(None);
@@ -268,8 +297,11 @@ impl Control {
         while let Some(signal) = self.signals.take() {
             if std::mem::replace(&mut self.signalled, true) {
                 tracing::warn!(signal, "second stop signal: the guest is stopped hard");
+                self.give_snapshot_up();
                 self.end(Ok(Outcome::Killed));
-            } else if let Err(error) = self.press() {
+            } else if self.ended.is_none()
+                && let Err(error) = self.press()
+            {
                 tracing::warn!(signal, %error, "the guest cannot be asked: it is stopped hard");
                 self.end(Ok(Outcome::Killed));
             }
@@ -298,8 +330,11 @@ impl Control {
     fn watch(&mut self) {
         if self.watch.takes_pulse() {
             match self.running.pulse() {
-                Ok(()) => self.watch.beat(),
-                Err(vcpu) => tracing::warn!(vcpu, "The thread of a vCPU does not answer"),
+                // Those of a guest that has ended are halted.
+                Err(vcpu) if self.ended.is_none() => {
+                    tracing::warn!(vcpu, "The thread of a vCPU does not answer");
+                }
+                Ok(()) | Err(_) => self.watch.beat(),
             }
         }
         match self.watch.look() {
@@ -350,7 +385,7 @@ impl MutEventSubscriber for Control {
         match events.data() {
             WAKE => {
                 let _ = self.queue.wake.read();
-                while self.ended.is_none()
+                while !self.is_done()
                     && let Ok(event) = self.queue.queue.try_recv()
                 {
                     self.happened(event);

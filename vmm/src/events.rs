@@ -38,6 +38,8 @@ pub enum Event {
     Snapshot(Box<SnapshotRequest>),
     /// The snapshot that was begun is ready for the machine's pause, in which this is armed.
     SnapshotReady(Arc<Preservation>),
+    /// The snapshot that was begun is over, well or not.
+    SnapshotOver,
 }
 
 impl Event {
@@ -48,9 +50,11 @@ impl Event {
             | Self::GuestReset
             | Self::TripleFault { .. }
             | Self::VcpuFailed { .. } => true,
-            Self::GuestPanic | Self::Request(_) | Self::Snapshot(_) | Self::SnapshotReady(_) => {
-                false
-            }
+            Self::GuestPanic
+            | Self::Request(_)
+            | Self::Snapshot(_)
+            | Self::SnapshotReady(_)
+            | Self::SnapshotOver => false,
         }
     }
 }

@@ -12,7 +12,7 @@ use crate::lifecycle::{TransitionError, VmState};
 use crate::machine::{Attached, Machine};
 use crate::phases::{Phase, Phases};
 use crate::readiness::ReadinessInfo;
-use crate::snapshot::SnapshotRefusal;
+use crate::snapshot::{SnapshotInfo, SnapshotRefusal};
 use crate::vcpu::VcpuThreads;
 use crate::vm::lock;
 
@@ -146,7 +146,7 @@ impl Running {
         let _ = self.state.transition(state);
     }
 
-    pub(crate) fn info(&self, readiness: ReadinessInfo) -> VmInfo {
+    pub(crate) fn info(&self, readiness: ReadinessInfo, snapshot: Option<SnapshotInfo>) -> VmInfo {
         VmInfo {
             slot: self.slot.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -157,6 +157,7 @@ impl Running {
             memory_mib: self.memory_mib,
             cid: self.cid,
             readiness,
+            snapshot,
             devices: self.machine.attached.iter().map(device_info).collect(),
             uptime_ms: u64::try_from(self.phases.elapsed().as_millis()).unwrap_or(u64::MAX),
             phases: self.phases.stamps(),

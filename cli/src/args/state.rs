@@ -19,21 +19,18 @@ pub(crate) struct Snapshot {
     pub(crate) slot: Name,
     /// Name of the new snapshot
     pub(crate) snapshot: Name,
-    /// Copy at most so many MiB a second, where blocks cannot be shared; writes of the guest do not
-    /// wait for that
+    /// Copy at most so many MiB a second, where blocks cannot be shared, instead of what host.toml says;
+    /// writes of the guest do not wait for that
     #[arg(long, value_name = "MIB")]
     pub(crate) rate: Option<u32>,
-    /// Give up when the guest would be halted for longer
-    #[arg(long, value_name = "MS", default_value_t = PAUSE_LIMIT_MS)]
-    pub(crate) pause_limit: u32,
+    /// Give up when the guest would be halted for longer, instead of what host.toml says or 1000
+    #[arg(long, value_name = "MS")]
+    pub(crate) pause_limit: Option<u32>,
     /// Have the guest freeze its file systems for the moment: nothing is to be replayed after. Takes
     /// slotvmm-guest in the guest
     #[arg(long)]
     pub(crate) fsfreeze: bool,
 }
-
-/// How long a guest may be halted for a snapshot, unless the user says otherwise.
-const PAUSE_LIMIT_MS: u32 = 1000;
 
 impl Snapshot {
     /// As if nothing but the names had been typed.
@@ -42,7 +39,7 @@ impl Snapshot {
             slot,
             snapshot,
             rate: None,
-            pause_limit: PAUSE_LIMIT_MS,
+            pause_limit: None,
             fsfreeze: false,
         }
     }

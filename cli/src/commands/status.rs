@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 use vmm::api::VmInfo;
+use vmm::snapshot::SnapshotInfo;
 
 use super::phases::Phases;
 use super::{CommandError, Context};
@@ -49,6 +50,9 @@ impl Report for Running {
         if info.panicked {
             rows.insert(2, ("kernel", "panicked".to_owned()));
         }
+        if let Some(snapshot) = &info.snapshot {
+            rows.push(("snapshot", progress(snapshot)));
+        }
         let stuck = info.devices.iter().filter(|device| device.needs_reset);
         rows.extend(stuck.map(|device| {
             let what = format!(
@@ -59,6 +63,21 @@ impl Report for Running {
         }));
         pairs(rows)
     }
+}
+
+/// How far a snapshot is.
+fn progress(snapshot: &SnapshotInfo) -> String {
+    let SnapshotInfo {
+        disk,
+        settled,
+        size,
+        ..
+    } = snapshot;
+    if !snapshot.taken {
+        return format!("of {disk}, being prepared");
+    }
+    let percent = settled.saturating_mul(100).checked_div(*size);
+    format!("of {disk}, {} % done", percent.unwrap_or_default())
 }
 
 /// Milliseconds as days, hours, minutes and seconds, without leading zeroes.
@@ -80,7 +99,21 @@ fn uptime(ms: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::uptime;
+    use super::*;
+
+    #[test]
+    fn progress_of_a_snapshot_is_a_percentage() {
+        let of = |taken, settled| {
+            progress(&SnapshotInfo {
+                disk: "data".to_owned(),
+                taken,
+                settled,
+                size: 1 << 30,
+            })
+        };
+        assert_eq!(of(false, 0), "of data, being prepared");
+        assert_eq!(of(true, 3 << 28), "of data, 75 % done");
+    }
 
     #[test]
     fn uptime_shows_its_two_largest_units() {

@@ -1,7 +1,7 @@
 //! The host file, `host.toml`: directories, the network, and presets for every slot.
 
 use super::net::HostNetFile;
-use super::reader::Table;
+use super::reader::{Ranged, Table};
 use super::slot::{Common, Setting};
 use super::values::{AbsolutePath, Backend, DataSetName, Keep};
 
@@ -63,13 +63,25 @@ pub(crate) struct SnapshotFile {
     pub(crate) backend: Setting<Backend>,
     /// `keep`: what `state gc` keeps.
     pub(crate) keep: Setting<Keep>,
+    /// `rate`: most MiB a second that are copied of a running slot's disk.
+    pub(crate) rate: Setting<Ranged<1, MAX_RATE>>,
+    /// `pause_limit`: longest time in milliseconds for which a running slot may be halted.
+    pub(crate) pause_limit: Setting<Ranged<1, MAX_PAUSE>>,
 }
+
+/// More MiB a second than any disk writes.
+const MAX_RATE: i64 = 1 << 20;
+
+/// A minute: beyond, guests take themselves for broken.
+const MAX_PAUSE: i64 = 60_000;
 
 impl SnapshotFile {
     fn read(mut table: Table<'_>) -> Self {
         let file = Self {
             backend: table.get("backend"),
             keep: table.get("keep"),
+            rate: table.get("rate"),
+            pause_limit: table.get("pause_limit"),
         };
         table.finish();
         file

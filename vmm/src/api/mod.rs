@@ -8,7 +8,7 @@
 //! | `PUT /v1/vm/power-button` | 204: the button is pressed, the guest decides |
 //! | `PUT /v1/vm/reset` | 204, or no answer any more: the machine ends as if the guest had rebooted |
 //! | `PUT /v1/vm/shutdown` | 204, or no answer any more: the machine ends now, without the guest's consent |
-//!
+//! | `GET /v1/vm/snapshot` | 200 with a [`SnapshotInfo`], or `null` when no snapshot is under way |
 //! | `PUT /v1/vm/snapshot` | 202: a snapshot was begun; see below |
 //!
 //! The body of a request for a snapshot is a [`SnapshotSpec`](crate::snapshot::SnapshotSpec). Two
@@ -29,7 +29,7 @@ use tokio::sync::oneshot;
 use crate::lifecycle::VmState;
 use crate::phases::Stamp;
 use crate::readiness::ReadinessInfo;
-use crate::snapshot::{SnapshotOrder, SnapshotRefusal};
+use crate::snapshot::{SnapshotInfo, SnapshotOrder, SnapshotRefusal};
 
 pub use server::{ApiServer, serve};
 
@@ -54,6 +54,9 @@ pub struct VmInfo {
     pub cid: Option<u32>,
     /// How far the guest is.
     pub readiness: ReadinessInfo,
+    /// The snapshot under way, if there is one.
+    #[serde(default)]
+    pub snapshot: Option<SnapshotInfo>,
     /// Virtio devices in order of position.
     pub devices: Vec<DeviceInfo>,
     /// Milliseconds since the process started.
@@ -113,6 +116,12 @@ pub enum RequestError {
     /// The machine's state does not allow it.
     #[error("{0}")]
     State(#[from] crate::lifecycle::TransitionError),
+    /// The guest has ended, and a snapshot is still being completed.
+    #[error(
+        "The guest has ended; its process completes a snapshot first. `slotvmm stop --timeout 0` gives \
+         that up"
+    )]
+    Ending,
     /// There is no power button to press.
     #[error(
         "The machine has no power button, since it has no ACPI (`boot.discovery` is `cmdline`); \

@@ -102,8 +102,12 @@ async fn answer(
     events: EventSender,
     luggage: Luggage,
 ) -> Result<Answer, Infallible> {
-    if request.uri().path() == "/v1/vm/snapshot" && request.method() == Method::PUT {
-        return Ok(snapshot(request, &events, &luggage).await);
+    if request.uri().path() == "/v1/vm/snapshot" {
+        return Ok(match *request.method() {
+            Method::PUT => snapshot(request, &events, &luggage).await,
+            Method::GET => to_progress(ask(Verb::Info, &events).await),
+            _ => not_allowed(&request, "GET, PUT"),
+        });
     }
     let (verb, method) = match request.uri().path() {
         "/v1/vm" => (Verb::Info, Method::GET),
@@ -112,8 +116,6 @@ async fn answer(
         "/v1/vm/power-button" => (Verb::PowerButton, Method::PUT),
         "/v1/vm/reset" => (Verb::Reset, Method::PUT),
         "/v1/vm/shutdown" => (Verb::Shutdown, Method::PUT),
-        // Its PUT was answered above.
-        "/v1/vm/snapshot" => (Verb::Info, Method::PUT),
         path => {
             return Ok(error(
                 StatusCode::NOT_FOUND,
@@ -122,14 +124,7 @@ async fn answer(
         }
     };
     if request.method() != method {
-        let mut answer = error(
-            StatusCode::METHOD_NOT_ALLOWED,
-            format!("{} takes {method} only", request.uri().path()),
-        );
-        if let Ok(allowed) = method.as_str().parse() {
-            answer.headers_mut().insert(ALLOW, allowed);
-        }
-        return Ok(answer);
+        return Ok(not_allowed(&request, method.as_str()));
     }
     Ok(to_answer(ask(verb, &events).await))
 }
@@ -163,12 +158,32 @@ async fn snapshot(
     }
 }
 
+fn not_allowed(request: &HttpRequest<Incoming>, allowed: &str) -> Answer {
+    let mut answer = error(
+        StatusCode::METHOD_NOT_ALLOWED,
+        format!("{} takes {allowed} only", request.uri().path()),
+    );
+    if let Ok(allowed) = allowed.parse() {
+        answer.headers_mut().insert(ALLOW, allowed);
+    }
+    answer
+}
+
+/// Of what a machine says of itself, the snapshot.
+fn to_progress(answer: Option<Result<Reply, RequestError>>) -> Answer {
+    match answer {
+        Some(Ok(Reply::Info(info))) => json(StatusCode::OK, &info.snapshot),
+        other => to_answer(other),
+    }
+}
+
 fn to_answer(answer: Option<Result<Reply, RequestError>>) -> Answer {
     match answer {
         Some(Ok(Reply::Info(info))) => json(StatusCode::OK, &info),
         Some(Ok(Reply::Done)) => empty(StatusCode::NO_CONTENT),
         Some(Err(
             refused @ (RequestError::State(_)
+            | RequestError::Ending
             | RequestError::NoPowerButton
             | RequestError::Snapshot(
                 SnapshotRefusal::Busy | SnapshotRefusal::OtherFile { .. },

@@ -15,7 +15,7 @@ use devices::failpoint;
 use rustix::fs::{FileType, OFlags, fcntl_getfl, fstat};
 
 use super::report::{Pause, Report, Reporter, micros};
-use super::{Backend, SnapshotError, SnapshotOrder, SnapshotRefusal, SnapshotSpec};
+use super::{Backend, SnapshotError, SnapshotInfo, SnapshotOrder, SnapshotRefusal, SnapshotSpec};
 use crate::events::{Event, EventSender};
 
 /// Between two reports, and the longest time for which a closed end is not noticed.
@@ -36,7 +36,10 @@ enum Told {
 #[derive(Debug)]
 pub(crate) struct Job {
     told: Sender<Told>,
+    name: String,
     disk: Arc<RawDisk>,
+    /// What was armed.
+    taken: Option<Arc<Preservation>>,
     given_up: Arc<AtomicBool>,
     over: Arc<AtomicBool>,
     thread: JoinHandle<()>,
@@ -63,6 +66,7 @@ impl Job {
             return Err(SnapshotRefusal::OtherFile { disk });
         }
         let (told, hear) = channel();
+        let name = order.spec.disk.clone();
         let given_up = Arc::new(AtomicBool::new(false));
         let over = Arc::new(AtomicBool::new(false));
         let work = Work {
@@ -80,7 +84,9 @@ impl Job {
             .spawn(move || work.run());
         Ok(Self {
             told,
+            name,
             disk,
+            taken: None,
             given_up,
             over,
             thread: thread.map_err(|source| SnapshotRefusal::Host {
@@ -96,8 +102,23 @@ impl Job {
     }
 
     /// Decides the content, while no vCPU runs: nothing of the disk is in flight since before.
-    pub(crate) fn take(&self, preservation: Arc<Preservation>) {
-        self.disk.arm(preservation);
+    pub(crate) fn take(&mut self, preservation: Arc<Preservation>) {
+        self.disk.arm(Arc::clone(&preservation));
+        self.taken = Some(preservation);
+    }
+
+    /// How it goes; nothing once it is over.
+    pub(crate) fn info(&self) -> Option<SnapshotInfo> {
+        if self.is_over() {
+            return None;
+        }
+        let progress = self.taken.as_ref().map(|taken| taken.progress());
+        Some(SnapshotInfo {
+            disk: self.name.clone(),
+            taken: progress.is_some(),
+            settled: progress.unwrap_or_default().settled,
+            size: self.disk.size(),
+        })
     }
 
     /// Says that the guest runs on after a pause, or that it was halted before and stays so.
@@ -181,6 +202,7 @@ impl Work {
         };
         failpoint::pass("over");
         self.over.store(true, Ordering::Release);
+        self.events.send(Event::SnapshotOver);
         failpoint::pass("before the last report");
         if let Err(error) = self.reporter.tell_last(&report) {
             tracing::debug!(%error, "Nobody hears of the snapshot's end");

@@ -87,6 +87,19 @@ fn pause_limit_ms() -> u32 {
     1000
 }
 
+/// What a machine says of a snapshot under way.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotInfo {
+    /// The disk, by its name.
+    pub disk: String,
+    /// Whether its content is decided.
+    pub taken: bool,
+    /// Bytes of the image that were shared or copied, or need not be.
+    pub settled: u64,
+    /// Bytes of the image.
+    pub size: u64,
+}
+
 /// A request with what comes with it.
 #[derive(Debug)]
 pub struct SnapshotOrder {

@@ -59,8 +59,9 @@ impl Bench {
     }
 
     /// What the control thread does, with a pause of so many milliseconds.
-    fn take(&self, pause_ms: u64) {
-        self.job.take(self.wait_ready());
+    fn take(&mut self, pause_ms: u64) {
+        let preservation = self.wait_ready();
+        self.job.take(preservation);
         self.job.taken(Some(Pause {
             total_us: pause_ms * 1000,
             ..Pause::default()
@@ -84,7 +85,7 @@ impl Bench {
 
 #[test]
 fn the_file_is_complete_when_it_is_done() {
-    let bench = begin(|_| ());
+    let mut bench = begin(|_| ());
     bench.take(1);
     let target = bench.target.try_clone().unwrap();
     assert!(matches!(bench.last(), Report::Done { .. }));
@@ -110,7 +111,7 @@ fn a_machine_that_ends_before_the_pause_has_no_snapshot() {
 
 #[test]
 fn a_pause_that_took_too_long_fails_the_snapshot() {
-    let bench = begin(|_| ());
+    let mut bench = begin(|_| ());
     bench.take(2000);
     bench.expect_failure("longer than 1000 ms");
 }
@@ -130,7 +131,7 @@ fn nobody_is_halted_for_an_asker_who_is_gone() {
 
 #[test]
 fn a_stopped_machine_gives_a_slow_copy_up() {
-    let bench = begin(|spec| spec.rate = std::num::NonZeroU64::new(1));
+    let mut bench = begin(|spec| spec.rate = std::num::NonZeroU64::new(1));
     bench.take(1);
     bench.job.give_up();
     assert!(matches!(

@@ -63,7 +63,7 @@ pub(in crate::commands) fn snapshot(
     let (manifest, pause) = match client.ask::<VmInfo>(Ask::Info) {
         Ok(_) => {
             warn_of_crash_consistency(slot, context)?;
-            running::snapshot(&client, (&store, &state), args)?
+            running::snapshot(&client, (&store, &state), (args, &context.config.host()?))?
         }
         // A slot that is just starting or ending holds the image, and is named then.
         Err(ClientError::NotRunning { .. }) => {
@@ -213,7 +213,7 @@ fn clone_running(
     let clone = || {
         let snapshot = format!("cloning-{}", std::process::id()).parse()?;
         let args = Snapshot::of(slot, snapshot);
-        running::snapshot(&client, (store, state), &args)?;
+        running::snapshot(&client, (store, state), (&args, &context.config.host()?))?;
         let snapshot = SnapshotRef {
             state: Some(state.clone()),
             snapshot: args.snapshot,

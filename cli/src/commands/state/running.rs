@@ -15,6 +15,7 @@ use vmm::snapshot::{Backend, Pause, Report, SnapshotSpec};
 use crate::args::Snapshot;
 use crate::client::{Client, Following, Frozen, Interrupts};
 use crate::commands::CommandError;
+use crate::config::HostFile;
 
 /// The disk that a state is the image of.
 const DISK: &str = "data";
@@ -30,7 +31,7 @@ struct Taken {
 pub(super) fn snapshot(
     client: &Client,
     (store, state): (&Store, &Name),
-    args: &Snapshot,
+    (args, host): (&Snapshot, &HostFile),
 ) -> Result<(Manifest, Option<Pause>), CommandError> {
     // Before there is anything to leave behind.
     let interrupts = Interrupts::block().map_err(CommandError::on("wait for signals"))?;
@@ -48,9 +49,7 @@ pub(super) fn snapshot(
             Method::Reflink => Backend::Reflink,
             Method::Copy => Backend::Copy,
         },
-        rate: args.rate.and_then(bytes_per_second),
-        pause_limit_ms: args.pause_limit,
-        ..SnapshotSpec::of(DISK)
+        ..limited(args, host)
     };
     let pending = begin(store, state, &args.snapshot)?;
     failpoint::pass("the image is empty");
@@ -108,8 +107,22 @@ fn consistency(args: &Snapshot) -> Consistency {
     }
 }
 
-fn bytes_per_second(mib: u32) -> Option<NonZeroU64> {
-    NonZeroU64::new(u64::from(mib) << 20)
+/// A snapshot within the limits that were typed, that host.toml has, or that are usual.
+fn limited(args: &Snapshot, host: &HostFile) -> SnapshotSpec {
+    let usual = SnapshotSpec::of(DISK);
+    let rate = host.snapshot.rate.as_ref().map(|rate| rate.value.0);
+    let pause = host
+        .snapshot
+        .pause_limit
+        .as_ref()
+        .map(|limit| limit.value.0);
+    let rate = args.rate.or(rate.and_then(|mib| u32::try_from(mib).ok()));
+    let pause = pause.and_then(|ms| u32::try_from(ms).ok());
+    SnapshotSpec {
+        rate: rate.and_then(|mib| NonZeroU64::new(u64::from(mib) << 20)),
+        pause_limit_ms: args.pause_limit.or(pause).unwrap_or(usual.pause_limit_ms),
+        ..usual
+    }
 }
 
 /// Shows how it goes until it is done. A guest that is frozen goes on once the content is decided.
