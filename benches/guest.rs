@@ -145,7 +145,10 @@ fn build() -> Result<PathBuf, GuestError> {
 }
 
 /// Builds the `slotvmm` binary and returns its path.
-pub(crate) fn build_slotvmm() -> Result<PathBuf, GuestError> {
+///
+/// # Errors
+/// When cargo does not build it.
+pub fn build_slotvmm() -> Result<PathBuf, GuestError> {
     // As `cargo static`.
     let args = "rustc --release --quiet --package slotvmm --bin slotvmm --message-format=json -- -C target-feature=+crt-static";
     let output = output(Path::new(env!("CARGO")), args.split(' ').map(OsStr::new))?;

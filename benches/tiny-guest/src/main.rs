@@ -12,6 +12,8 @@
 //! - `tiny=halt`: stop for ever, with interrupts off;
 //! - `tiny=write`: write to the first block device for ever, see `disk`. Every byte of the serial port is
 //!   written back once what was written before is done; after an error it writes `!` and stops.
+//! - `tiny=clock`: read the time stamp counter for ever. For every byte of the serial port it writes the
+//!   counter and the longest time between two readings since the last byte, in hexadecimal digits.
 //!
 //! A machine monitor that only knows the PVH protocol enters it in 32-bit mode, where it always
 //! resets; where there is no keyboard controller, a debug exit device at port 0xf4 ends it.
@@ -97,6 +99,7 @@ extern "C" fn main(zero_page: u64) -> ! {
             halt();
         }
         b'w' => write(),
+        b'c' => clock(),
         _ => say(b'R'),
     }
     outb(KEYBOARD_COMMAND, PULSE_RESET);
@@ -179,6 +182,56 @@ fn write() {
         halt();
     }
     say(b'?');
+}
+
+fn clock() -> ! {
+    say(b'C');
+    let mut longest = 0;
+    let mut last = time();
+    loop {
+        let mut readings = 0;
+        while readings < 256 {
+            let now = time();
+            let gap = now - last;
+            if gap > longest {
+                longest = gap;
+            }
+            last = now;
+            readings += 1;
+        }
+        if inb(SERIAL_LINE_STATUS) & 1 != 0 {
+            inb(SERIAL);
+            digits(last);
+            outb(SERIAL, b' ');
+            digits(longest);
+            outb(SERIAL, b'\n');
+            longest = 0;
+            last = time();
+        }
+    }
+}
+
+fn digits(number: u64) {
+    let mut shift = 64;
+    while shift > 0 {
+        shift -= 4;
+        let digit = (number >> shift & 15) as u8;
+        outb(
+            SERIAL,
+            if digit < 10 {
+                b'0' + digit
+            } else {
+                b'a' - 10 + digit
+            },
+        );
+    }
+}
+
+fn time() -> u64 {
+    let (high, low): (u32, u32);
+    // SAFETY: reading the time stamp counter touches no memory.
+    unsafe { asm!("rdtsc", out("edx") high, out("eax") low, options(nomem, nostack)) };
+    u64::from(high) << 32 | u64::from(low)
 }
 
 fn say(letter: u8) {
