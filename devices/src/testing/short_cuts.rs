@@ -19,6 +19,8 @@ struct Shown {
     words: [AtomicU32; PAGE_WORDS],
     /// Held by each load of the guest's, so that a replacement is one step to it.
     replacing: RwLock<()>,
+    /// What the last replacement replaced.
+    replaced: Mutex<Option<Vec<u32>>>,
 }
 
 impl Default for GuestPage {
@@ -26,6 +28,7 @@ impl Default for GuestPage {
         Self(Arc::new(Shown {
             words: [const { AtomicU32::new(0) }; PAGE_WORDS],
             replacing: RwLock::new(()),
+            replaced: Mutex::default(),
         }))
     }
 }
@@ -48,6 +51,11 @@ impl GuestPage {
         }
     }
 
+    /// The words of the page just before it was last replaced, if ever.
+    pub fn replaced(&self) -> Option<Vec<u32>> {
+        self.0.replaced.lock().unwrap().clone()
+    }
+
     /// Reads a register.
     pub fn register(&self, offset: u64) -> u32 {
         let mut value = [0; 4];
@@ -63,6 +71,8 @@ impl RegisterPage for Shown {
 
     fn replace(&self, image: &[u32; PAGE_WORDS]) {
         let _all = self.replacing.write().unwrap();
+        let before = self.words.iter().map(|word| word.load(Ordering::Acquire));
+        *self.replaced.lock().unwrap() = Some(before.collect());
         for (word, value) in self.words.iter().zip(image) {
             word.store(*value, Ordering::Release);
         }

@@ -177,6 +177,20 @@ fn driver_that_checks_the_generation_never_takes_two_configurations_for_one() {
 }
 
 #[test]
+fn configuration_generation_and_reason_change_in_one_step() {
+    let (driver, _) = probe_with(Reads::Page);
+    let registers = [CONFIG_GENERATION, INTERRUPT_STATUS, CONFIG, CONFIG + 4];
+    let now = || registers.map(|register| driver.page().register(register));
+    let before = now();
+    driver.transport.interrupt().signal_config(&[9; 8]);
+    let replaced = driver.page().replaced().expect("the page is replaced");
+    let index = |register: u64| usize::try_from(register / 4).unwrap();
+    assert_eq!(registers.map(|register| replaced[index(register)]), before);
+    let nines = u32::from_ne_bytes([9; 4]);
+    assert_eq!(now(), [before[0] + 1, INTERRUPT_CONFIG, nines, nines]);
+}
+
+#[test]
 fn interrupt_finds_its_reason_in_the_page() {
     let (mut driver, notes) = probe_with(Reads::Page);
     driver.start();
