@@ -2,16 +2,12 @@
 #![allow(unsafe_code)]
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd as _, FromRawFd as _, OwnedFd};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::process::{Child, Command, ExitStatus};
 use std::time::Duration;
 
 use nix::sys::signal::SigSet;
 use rustix::process::{Signal, set_parent_process_death_signal};
-
-/// `KVM_GET_STATS_FD` (Documentation/virt/kvm/api.rst, 4.133): `_IO(KVMIO, 0xce)`.
-const KVM_GET_STATS_FD: libc::c_ulong = 0xaece;
 
 /// Makes the process that `command` starts die with the thread that starts it, so that a killed
 /// benchmark leaves no machine behind.
@@ -67,19 +63,4 @@ fn duration(time: libc::timeval) -> Duration {
     let seconds = u64::try_from(time.tv_sec).unwrap_or_default();
     let micros = u64::try_from(time.tv_usec).unwrap_or_default();
     Duration::from_secs(seconds).saturating_add(Duration::from_micros(micros))
-}
-
-/// The statistics of a machine or a vCPU, by a descriptor of either.
-///
-/// # Errors
-/// When the kernel has none (before 5.14), or `kvm` is not KVM's.
-pub(crate) fn kvm_stats(kvm: impl AsFd) -> io::Result<OwnedFd> {
-    // SAFETY: the request takes no argument, so the kernel reads and writes no memory of ours.
-    let fd = unsafe { libc::ioctl(kvm.as_fd().as_raw_fd(), KVM_GET_STATS_FD) };
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: `fd` was returned by the call above, is not negative and has no other owner, so
-    // `OwnedFd` closes it exactly once.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }

@@ -16,8 +16,11 @@ use super::screen::Screen;
 use super::{BootError, Inspect, Launch, Listener, Mark, Run, Stop, Until, Watching};
 use crate::sys::{self, Ended};
 
-/// How often an inspector looks.
+/// How often an inspector looks at most.
 const LOOK: Duration = Duration::from_millis(20);
+
+/// How much longer the pause between two looks is than a look.
+const PAUSE: u32 = 10;
 
 /// How long a monitor may take to end once it was asked to.
 const ENDING: Duration = Duration::from_secs(10);
@@ -40,7 +43,7 @@ pub fn run(
         marks: BTreeMap::new(),
         start: process.start,
         inspector,
-        looked: None,
+        next_look: None,
     };
     let seen = process.watch(&mut watch, launch, watching, interrupt);
     if seen.is_err() {
@@ -92,22 +95,25 @@ struct Watch<'a, 'i> {
     marks: BTreeMap<Mark, f64>,
     start: Instant,
     inspector: Option<&'i mut dyn Inspect>,
-    /// When it was looked at last.
-    looked: Option<Instant>,
+    /// Not before then is it looked at again.
+    next_look: Option<Instant>,
 }
 
 impl Watch<'_, '_> {
-    /// Not at every byte of a console: that would take longer than the boot.
+    /// Not at every byte of a console, and not most of the time: that would take longer than the boot.
     fn look_if_due(&mut self, pid: u32) {
-        if self.looked.is_none_or(|looked| looked.elapsed() >= LOOK) {
+        let now = Instant::now();
+        if self.next_look.is_none_or(|next| now >= next) {
             self.look(pid);
         }
     }
 
     fn look(&mut self, pid: u32) {
+        let began = Instant::now();
         if let Some(inspector) = &mut self.inspector {
             inspector.look(pid);
-            self.looked = Some(Instant::now());
+            let pause = began.elapsed().saturating_mul(PAUSE).max(LOOK);
+            self.next_look = Instant::now().checked_add(pause);
         }
     }
 
@@ -226,7 +232,7 @@ impl Process {
                 Err(Errno::INTR) => continue,
                 Err(errno) => return Err(BootError::Watch(errno.into())),
                 Ok(0) if left.is_some_and(|left| left.is_zero()) => return Ok(Waited::TooLate),
-                Ok(0) => watch.look(self.pid()),
+                Ok(0) => watch.look_if_due(self.pid()),
                 Ok(_) => {
                     let stopped = interrupt.is_some()
                         && wait.get(1).is_some_and(|fd| !fd.revents().is_empty());

@@ -19,7 +19,9 @@ pub(super) fn arguments(machine: &Machine) -> Vec<OsString> {
     if let Some(initrd) = &machine.initrd {
         words.extend(["-initrd".into(), initrd.clone().into()]);
     }
-    words.extend(["-append".into(), machine.cmdline.clone().into()]);
+    // The last one counts. The machine has no keyboard controller to reset it.
+    let cmdline = format!("{} reboot=t", machine.cmdline);
+    words.extend(["-append".into(), cmdline.into()]);
     for (index, disk) in machine.disks.iter().enumerate() {
         let readonly = match disk.access {
             Access::ReadOnly => "on",
@@ -27,8 +29,9 @@ pub(super) fn arguments(machine: &Machine) -> Vec<OsString> {
         };
         let drive = format!("if=none,id=disk{index},format=raw,readonly={readonly},file=");
         words.extend(["-drive".into(), joined(&drive, &disk.path, "")]);
-        // Which bus is next is QEMU's business, and not the order of the command line.
-        let device = format!("virtio-blk-device,drive=disk{index},bus=virtio-mmio-bus.{index}");
+        // No bus is named: QEMU takes them so that the guest finds disks in this order, and a disk that is
+        // put on the first of them gets no interrupts with ACPI.
+        let device = format!("virtio-blk-device,drive=disk{index}");
         words.extend(["-device".into(), device.into()]);
     }
     if let Some(cid) = machine.cid {
