@@ -402,6 +402,26 @@ fn killed_snapshots_by_copying_are_whole_or_absent() {
     kill_everywhere("copy");
 }
 
+/// Where temporary files share blocks; `TMPDIR` may name an XFS or btrfs.
+#[test]
+fn killed_snapshots_by_sharing_are_whole_or_absent() {
+    let dir = tempfile::tempdir().unwrap();
+    let (from, to) = (dir.path().join("from"), dir.path().join("to"));
+    fs::write(&from, content()).unwrap();
+    let shared = Command::new("cp")
+        .arg("--reflink=always")
+        .args([from, to])
+        .output();
+    if !shared.is_ok_and(|shared| shared.status.success()) {
+        eprintln!(
+            "skipped: files in {} share no blocks",
+            env::temp_dir().display()
+        );
+        return;
+    }
+    kill_everywhere("reflink");
+}
+
 /// Steps of which an error fails the snapshot; the others cannot fail.
 const FALLIBLE: [&str; 10] = [
     "flush",
