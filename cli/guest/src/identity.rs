@@ -33,9 +33,11 @@ pub(crate) enum IdentityError {
         #[source]
         source: io::Error,
     },
-    /// The program that makes SSH host keys.
-    #[error("ssh-keygen -A ended with {status}")]
-    Keys {
+    /// A host key of SSH.
+    #[error("ssh-keygen made no key of type {kind}: it ended with {status}")]
+    Key {
+        /// The key's type.
+        kind: String,
         /// How it ended.
         status: std::process::ExitStatus,
     },
@@ -57,7 +59,7 @@ pub(crate) fn renew() -> Result<(), IdentityError> {
     let path = Path::new("/proc/cmdline");
     let line = fs::read_to_string(path).map_err(failed("read", path))?;
     match number(&line) {
-        Some(number) => renew_in(Path::new("/"), number, make_keys),
+        Some(number) => renew_in(Path::new("/"), number, make_key),
         None => Ok(()),
     }
 }
@@ -73,15 +75,14 @@ fn number(line: &str) -> Option<&str> {
 fn renew_in(
     root: &Path,
     number: &str,
-    make_keys: impl Fn() -> Result<(), IdentityError>,
+    make_key: impl Fn(&str, &Path) -> Result<(), IdentityError>,
 ) -> Result<(), IdentityError> {
     let record = root.join(RECORD);
     if fs::read_to_string(&record).is_ok_and(|known| known.trim() == number) {
         return Ok(());
     }
     remove(&root.join(SEED))?;
-    remove_keys(&root.join("etc/ssh"))?;
-    make_keys()?;
+    renew_keys(&root.join("etc/ssh"), make_key)?;
     let id = new_id()?;
     replace(&root.join("etc/machine-id"), &id)?;
     let dbus = root.join("var/lib/dbus/machine-id");
@@ -106,28 +107,56 @@ fn remove(path: &Path) -> Result<(), IdentityError> {
     }
 }
 
-fn remove_keys(dir: &Path) -> Result<(), IdentityError> {
+/// Has every SSH host key replaced by a new one of its type. There is always one: a server that
+/// finds none does not start, and not all of them make what is missing.
+fn renew_keys(
+    dir: &Path,
+    make_key: impl Fn(&str, &Path) -> Result<(), IdentityError>,
+) -> Result<(), IdentityError> {
     let entries = match fs::read_dir(dir) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         result => result.map_err(failed("read", dir))?,
     };
     for entry in entries.flatten() {
-        let is_key = entry.file_name().to_string_lossy().starts_with("ssh_host_");
-        if is_key {
-            remove(&entry.path())?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let Some(kind) = name
+            .strip_prefix("ssh_host_")
+            .and_then(|name| name.strip_suffix("_key"))
+        else {
+            continue;
+        };
+        let (new, old) = (dir.join(".slotvmm-new-key"), entry.path());
+        for half in [new.clone(), public(&new)] {
+            remove(&half)?;
+        }
+        make_key(kind, &new)?;
+        for (new, old) in [(public(&new), public(&old)), (new, old)] {
+            fs::rename(&new, &old).map_err(failed("write", &old))?;
         }
     }
     Ok(())
 }
 
-/// Has OpenSSH make its keys. Where it is absent there are none, or something else makes them.
-fn make_keys() -> Result<(), IdentityError> {
-    match Command::new("ssh-keygen").arg("-A").status() {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(failed("start", Path::new("ssh-keygen"))(error)),
-        Ok(status) if status.success() => Ok(()),
-        Ok(status) => Err(IdentityError::Keys { status }),
+/// The public half of a key.
+fn public(key: &Path) -> PathBuf {
+    let mut path = key.as_os_str().to_owned();
+    path.push(".pub");
+    path.into()
+}
+
+/// Has OpenSSH make a key of the type `kind` at `path`.
+fn make_key(kind: &str, path: &Path) -> Result<(), IdentityError> {
+    let mut command = Command::new("ssh-keygen");
+    command.args(["-q", "-t", kind, "-N", "", "-f"]).arg(path);
+    let status = command.status();
+    let status = status.map_err(failed("start ssh-keygen for", path))?;
+    if status.success() {
+        return Ok(());
     }
+    Err(IdentityError::Key {
+        kind: kind.to_owned(),
+        status,
+    })
 }
 
 /// A machine id, as machine-id(5) says: a random UUID of version 4 without hyphens.
@@ -176,6 +205,12 @@ mod tests {
         root
     }
 
+    fn key(kind: &str, path: &Path) -> Result<(), IdentityError> {
+        fs::write(path, format!("new {kind}")).unwrap();
+        fs::write(public(path), format!("new {kind} public")).unwrap();
+        Ok(())
+    }
+
     fn read(root: &tempfile::TempDir, name: &str) -> String {
         fs::read_to_string(root.path().join(name)).unwrap_or_default()
     }
@@ -183,33 +218,38 @@ mod tests {
     #[test]
     fn what_tells_machines_apart_is_renewed_once() {
         let root = machine();
-        renew_in(root.path(), "1", || Ok(())).unwrap();
+        renew_in(root.path(), "1", key).unwrap();
         let id = read(&root, "etc/machine-id");
         assert_eq!(id.len(), 33);
         assert_eq!(id.as_bytes()[12], b'4');
         assert_eq!(read(&root, "var/lib/dbus/machine-id"), id);
-        for gone in [
-            SEED,
-            "etc/ssh/ssh_host_rsa_key",
-            "etc/ssh/ssh_host_rsa_key.pub",
-        ] {
-            assert!(!root.path().join(gone).exists(), "{gone}");
-        }
+        assert!(!root.path().join(SEED).exists());
+        assert_eq!(read(&root, "etc/ssh/ssh_host_rsa_key"), "new rsa");
+        assert_eq!(
+            read(&root, "etc/ssh/ssh_host_rsa_key.pub"),
+            "new rsa public"
+        );
+        assert_eq!(
+            fs::read_dir(root.path().join("etc/ssh")).unwrap().count(),
+            3
+        );
         assert_eq!(read(&root, "etc/ssh/sshd_config"), "old\n");
 
-        renew_in(root.path(), "1", || unreachable!("it was done")).unwrap();
+        renew_in(root.path(), "1", |_, _| unreachable!("it was done")).unwrap();
         assert_eq!(read(&root, "etc/machine-id"), id);
-        renew_in(root.path(), "2", || Ok(())).unwrap();
+        renew_in(root.path(), "2", key).unwrap();
         assert_ne!(read(&root, "etc/machine-id"), id);
     }
 
     #[test]
     fn what_was_interrupted_is_done_again() {
         let root = machine();
-        let interrupted = || Err(failed("start", Path::new("x"))(io::ErrorKind::Other.into()));
+        let interrupted =
+            |_: &str, _: &Path| Err(failed("start", Path::new("x"))(io::ErrorKind::Other.into()));
         renew_in(root.path(), "1", interrupted).unwrap_err();
         assert_eq!(read(&root, "etc/machine-id"), "old\n");
-        renew_in(root.path(), "1", || Ok(())).unwrap();
+        assert_eq!(read(&root, "etc/ssh/ssh_host_rsa_key"), "old\n");
+        renew_in(root.path(), "1", key).unwrap();
         assert_ne!(read(&root, "etc/machine-id"), "old\n");
     }
 
