@@ -168,4 +168,19 @@ proptest! {
             prop_assert_eq!(hidden(fixture.dir.path()), Vec::<String>::new());
         }
     }
+
+    #[test]
+    fn arbitrary_streams_make_a_whole_state_or_nothing(
+        depth in 0..3_u8,
+        input in prop::collection::vec(any::<u8>(), 0..400),
+        ends in any::<bool>(),
+    ) {
+        let dir = super::memory_dir();
+        let _no_forks = super::no_forks();
+        let mut bytes = vec![depth];
+        bytes.extend(input.chunks_exact(11).flatten());
+        // A record of the kind that ends a stream, else what is left of another one.
+        bytes.extend(if ends { &[0; 11][..] } else { &input[input.len() / 11 * 11..] });
+        crate::transfer::fuzz::import(dir.path(), &bytes);
+    }
 }

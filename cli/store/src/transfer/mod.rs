@@ -13,6 +13,8 @@
 //! A stream is input that anybody may have written: every length is checked before it is used.
 
 mod export;
+#[cfg(any(test, feature = "test-utils"))]
+pub mod fuzz;
 mod import;
 mod stream;
 

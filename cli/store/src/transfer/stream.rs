@@ -7,7 +7,7 @@ use sha2::{Digest as _, Sha256};
 use super::{Header, TransferError, stream};
 
 /// Begins every stream.
-const MAGIC: &[u8; 8] = b"slotvmSt";
+pub(super) const MAGIC: &[u8; 8] = b"slotvmSt";
 /// The version that is written and read.
 pub(super) const FORMAT: u32 = 1;
 /// Most bytes of a header.
@@ -81,7 +81,7 @@ impl<W: Write> Writer<W> {
     }
 }
 
-fn head(kind: u8, at: u64, length: u64) -> [u8; 17] {
+pub(super) fn head(kind: u8, at: u64, length: u64) -> [u8; 17] {
     let mut head = [kind; 17];
     let (_, numbers) = head.split_at_mut(1);
     let (first, second) = numbers.split_at_mut(8);
@@ -91,7 +91,7 @@ fn head(kind: u8, at: u64, length: u64) -> [u8; 17] {
 }
 
 /// The digest of a record. The end's is that of all records, since it has no content.
-fn next_digest(all: &mut Sha256, head: &[u8], data: &[u8]) -> [u8; 32] {
+pub(super) fn next_digest(all: &mut Sha256, head: &[u8], data: &[u8]) -> [u8; 32] {
     if head.first() == Some(&END) {
         return all.clone().finalize().into();
     }
