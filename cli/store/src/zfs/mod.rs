@@ -252,12 +252,16 @@ impl DataSets {
 
     /// Makes a state of what was being made. Nothing in it may be open.
     pub(crate) fn publish(&self, state: &Name) -> Result<(), StoreError> {
-        self.change(&["set", &self.mountpoint("", state), &self.name(state)])
+        self.change(&["set", &self.mountpoint("", state), &self.name(state)])?;
+        remove_empty(&self.place(NEW, state));
+        Ok(())
     }
 
     /// Takes a state away, to be destroyed. Nothing in it may be open.
     pub(crate) fn hide(&self, state: &Name) -> Result<(), StoreError> {
-        self.change(&["set", &self.mountpoint(OLD, state), &self.name(state)])
+        self.change(&["set", &self.mountpoint(OLD, state), &self.name(state)])?;
+        remove_empty(&self.place("", state));
+        Ok(())
     }
 
     fn snapshot_name(&self, (state, snapshot): (&Name, &str)) -> String {
@@ -318,6 +322,12 @@ impl DataSets {
     pub(crate) fn forget_snapshot(&self, source: (&Name, &str)) -> Result<(), StoreError> {
         self.change(&["destroy", "-d", &self.snapshot_name(source)])
     }
+}
+
+/// Removes the directory that a data set was mounted over: ZFS leaves it, and an empty one would be
+/// taken for a state. One that is not empty, or in use, is not that.
+fn remove_empty(dir: &Path) {
+    let _ = std::fs::remove_dir(dir);
 }
 
 fn split(list: &str) -> Vec<String> {

@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
-use super::{DataSet, DataSets, SetSnapshot};
+use super::{DataSet, DataSets, SetSnapshot, remove_empty};
 use crate::building::is_alive;
 use crate::error::StoreError;
 use crate::layout::{IMAGE, NEW, OLD};
@@ -134,9 +134,12 @@ impl DataSets {
                 None => break,
             }
         }
+        if set.mountpoint == self.place(OLD, &set.name) {
+            // Whoever hid it may have been killed before this.
+            remove_empty(&self.place("", &set.name));
+        }
         self.change(&["destroy", "-r", &self.name(&set.name)])?;
-        // ZFS removes the directory itself where it made it.
-        let _ = fs::remove_dir(&set.mountpoint);
+        remove_empty(&set.mountpoint);
         Ok(())
     }
 
