@@ -1,7 +1,9 @@
 //! Directories that slotvmm serves itself, with the stock virtiofs driver in the guest.
 
 use std::fs;
+use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
+use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 use fixture::share::{
@@ -13,6 +15,9 @@ const MOUNT: &str = "load virtiofs && mount -t virtiofs -o ro share /mnt && cd /
 
 const REBIND: &str = "cd /sys/bus/virtio/drivers/virtiofs && name=$(ls -d virtio*) && \
                       echo $name >unbind && echo $name >bind; cd /";
+
+/// Bytes of a file that is a hole but for its end.
+const SPARSE: u64 = 1 << 40;
 
 /// What only the command line of the second kernel says.
 const AGAIN: &str = "again=1";
@@ -45,15 +50,33 @@ fn large_tree() -> usize {
     set.and_then(|set| set.parse().ok()).unwrap_or(2000)
 }
 
+/// Boots with few descriptors, as a unit without `LimitNOFILE=` has them, and no way to more.
+fn boot_with_few_descriptors(slot: &Slot) -> Result<TestVm> {
+    let run = slot.command(&["run", "slot1", "--console"]);
+    let mut limited = Command::new("prlimit");
+    limited.arg("--nofile=1024:1024").arg(run.get_program());
+    limited.args(run.get_args());
+    for (name, value) in run.get_envs() {
+        limited.envs(value.map(|value| (name, value)));
+    }
+    let mut vm = TestVm::start(limited)?;
+    vm.guest.wait_ready()?;
+    Ok(vm)
+}
+
 #[test]
-fn large_tree_reads_as_it_is_on_the_host() -> Result<()> {
+fn large_tree_reads_as_it_is_on_the_host_with_few_descriptors() -> Result<()> {
     let Some(lab) = Lab::enter()? else {
         return Ok(());
     };
     let slot = slot(&lab, "")?;
     plant(&source(&slot), large_tree())?;
-    let mut vm = slot.boot()?;
+    let mut vm = boot_with_few_descriptors(&slot)?;
     vm.guest.run(MOUNT)?;
+    let files = vm
+        .guest
+        .number("find . -type f -exec stat -c %s {} + | wc -l")?;
+    assert_eq!(files, large_tree() as u64);
     // One directory after the other: no single command takes long.
     for directory in fs::read_dir(source(&slot))? {
         let directory = directory?;
@@ -67,6 +90,14 @@ fn large_tree_reads_as_it_is_on_the_host() -> Result<()> {
         let expected = format!("{}\n{}", expected.names, expected.contents);
         assert_eq!(found, expected, "{name:?}");
     }
+    let sparse = fs::File::create(source(&slot).join("sparse"))?;
+    sparse.write_all_at(b"the end", SPARSE - 7)?;
+    assert_eq!(vm.guest.number("stat -c %s /mnt/sparse")?, SPARSE);
+    let end = format!(
+        "dd if=/mnt/sparse bs=4k skip={} 2>/dev/null",
+        SPARSE / 4096 - 1
+    );
+    assert_eq!(vm.guest.run(&format!("{end} | tail -c 7"))?, "the end");
     vm.power_off()?;
     Ok(())
 }
