@@ -26,7 +26,7 @@ fn interrupts_are_numbered_as_the_command_line_says_and_only_a_hard_stop_ends_it
     let slot = without_acpi(&lab, 3)?;
     let mut vm = slot.boot()?;
     let parameters = vm.guest.run("cat /proc/cmdline")?;
-    for device in ["4K@0xd0001000:9", "4K@0xd000c000:20"] {
+    for device in ["4K@0xd0001000:7", "4K@0xd000c000:8"] {
         let parameter = format!("virtio_mmio.device={device}");
         assert!(parameters.contains(&parameter), "{parameters}");
     }

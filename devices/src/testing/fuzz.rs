@@ -172,7 +172,10 @@ pub fn saved_state(input: &[u8]) {
 /// Reads and writes of the I/O APIC's registers and ends of interrupts, then a restore of what
 /// came of it.
 pub fn ioapic(input: &[u8]) {
-    let mut ioapic = IoApic::new(Box::new(Nowhere));
+    let Some((&count, input)) = input.split_first() else {
+        return;
+    };
+    let mut ioapic = IoApic::new(count, Box::new(Nowhere));
     for step in input.chunks_exact(6) {
         let [kind, selected, value @ ..] = step else {
             continue;
@@ -193,7 +196,7 @@ pub fn ioapic(input: &[u8]) {
         ioapic.read(u64::from(*selected), &mut [0; 4]);
     }
     let state = ioapic.save();
-    let mut restored = IoApic::new(Box::new(Nowhere));
+    let mut restored = IoApic::new(count, Box::new(Nowhere));
     restored.restore(&state).unwrap();
     assert_eq!(restored.save(), state);
 }

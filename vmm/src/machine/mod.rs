@@ -113,8 +113,8 @@ impl Machine {
     pub fn create(config: &VmConfig, memory: Memory, vm: Arc<VmFd>) -> Result<Self, MachineError> {
         kvm::set_memory(&vm, &memory)?;
         let positions = config.devices.iter().map(DeviceConfig::position);
-        let registers = RegisterPages::create(&vm, config.registers, positions);
-        let irqchip = Irqchip::create(&vm)?;
+        let registers = RegisterPages::create(&vm, config.registers, positions.clone());
+        let irqchip = Irqchip::create(&vm, ports::pins(positions))?;
         let vcpus = (0..config.vcpus)
             .map(|index| Vcpu::create(&vm, index))
             .collect::<Result<_, _>>()?;

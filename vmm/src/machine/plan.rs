@@ -190,8 +190,8 @@ mod tests {
             plan.extra_params,
             [
                 "pci=off",
-                "virtio_mmio.device=4K@0xd0000000:8",
-                "virtio_mmio.device=4K@0xd000c000:20"
+                "virtio_mmio.device=4K@0xd0000000:6",
+                "virtio_mmio.device=4K@0xd000c000:8"
             ]
         );
         assert!(!has_power(&plan));

@@ -20,8 +20,10 @@ pub use state::{IOAPIC_STATE_VERSION, IoApicState};
 use crate::bus::BusDevice;
 use crate::log_limit::LogLimit;
 
-/// Number of pins, and of redirection entries.
-pub const PINS: usize = 24;
+/// Most pins that there may be.
+const MAX_COUNT: u8 = 24;
+/// The same as a length.
+pub const PINS: usize = MAX_COUNT as usize;
 
 /// Bytes of the register page.
 pub const PAGE_BYTES: u64 = 0x1000;
@@ -36,8 +38,10 @@ const REG_VERSION: u8 = 0x01;
 const REG_ARBITRATION: u8 = 0x02;
 const REG_REDIRECTION: u8 = 0x10;
 
-/// 82093AA in the low byte, number of the last pin in the third.
-const VERSION: u32 = 0x0017_0011;
+/// 82093AA.
+const VERSION: u32 = 0x11;
+/// Where the version register has the number of the last pin.
+const LAST_PIN_SHIFT: u32 = 16;
 const ID_SHIFT: u32 = 24;
 const ID_MASK: u8 = 0x0f;
 
@@ -64,6 +68,8 @@ pub enum Line {
 pub struct IoApic {
     selected: u8,
     id: u8,
+    /// Pins from this one on do not exist for the driver, and stay as they are.
+    count: u8,
     pins: [Pin; PINS],
     sink: Box<dyn RouteSink>,
     ignored: LogLimit,
@@ -78,8 +84,10 @@ struct Pin {
 }
 
 impl IoApic {
-    /// An I/O APIC as after power-on: every pin masked, and the sink not told of any.
-    pub fn new(sink: Box<dyn RouteSink>) -> Self {
+    /// An I/O APIC with `count` pins, 1 to [`PINS`], as after power-on: every pin masked, and the
+    /// sink not told of any. A driver goes through all pins several times as it sets up, with exits
+    /// for each, so that fewer are better.
+    pub fn new(count: u8, sink: Box<dyn RouteSink>) -> Self {
         let pin = Pin {
             entry: Redirection::MASKED,
             line: Line::Idle,
@@ -88,6 +96,7 @@ impl IoApic {
         Self {
             selected: 0,
             id: 0,
+            count: count.clamp(1, MAX_COUNT),
             pins: [pin; PINS],
             sink,
             ignored: LogLimit::new(),
@@ -123,11 +132,11 @@ impl IoApic {
     fn read_selected(&self) -> u32 {
         match self.selected {
             REG_ID | REG_ARBITRATION => u32::from(self.id) << ID_SHIFT,
-            REG_VERSION => VERSION,
-            register => match self.pins.get(entry_of(register)) {
-                Some(pin) => pin.entry.half(register),
-                None => 0,
-            },
+            REG_VERSION => VERSION | u32::from(self.count.saturating_sub(1)) << LAST_PIN_SHIFT,
+            register => self
+                .entry_of(register)
+                .and_then(|index| self.pins.get(usize::from(index)))
+                .map_or(0, |pin| pin.entry.half(register)),
         }
     }
 
@@ -139,15 +148,25 @@ impl IoApic {
             }
             // Read-only.
             REG_VERSION | REG_ARBITRATION => {}
-            register => match self.pins.get_mut(entry_of(register)).zip(pin_of(register)) {
-                Some((pin, index)) => {
-                    pin.entry.write_half(register, value);
-                    publish(pin, index, self.sink.as_mut());
-                    service(pin, index, self.sink.as_mut());
-                }
+            register => match self.entry_of(register) {
+                Some(index) => self.write_entry(index, register, value),
                 None => self.ignore("no such register", u64::from(register)),
             },
         }
+    }
+
+    fn write_entry(&mut self, index: u8, register: u8, value: u32) {
+        if let Some(pin) = self.pins.get_mut(usize::from(index)) {
+            pin.entry.write_half(register, value);
+            publish(pin, index, self.sink.as_mut());
+            service(pin, index, self.sink.as_mut());
+        }
+    }
+
+    /// Number of the pin whose redirection entry `register` is a half of, when there is one.
+    fn entry_of(&self, register: u8) -> Option<u8> {
+        let index = register.checked_sub(REG_REDIRECTION)? / 2;
+        (index < self.count).then_some(index)
     }
 
     fn ignore(&self, what: &'static str, register: u64) {
@@ -175,18 +194,6 @@ fn service(pin: &mut Pin, index: u8, sink: &mut dyn RouteSink) {
         pin.entry.begin_service();
         sink.deliver(index, message);
     }
-}
-
-/// Number of the pin whose redirection entry `register` is a half of.
-fn pin_of(register: u8) -> Option<u8> {
-    register
-        .checked_sub(REG_REDIRECTION)
-        .map(|offset| offset / 2)
-}
-
-/// The same as an index; past the end when there is no such entry.
-fn entry_of(register: u8) -> usize {
-    pin_of(register).map_or(PINS, usize::from)
 }
 
 impl BusDevice for IoApic {

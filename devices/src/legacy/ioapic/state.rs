@@ -39,7 +39,7 @@ impl IoApic {
     /// Takes over a saved state, and tells the sink of every pin whose message changes by it.
     ///
     /// # Errors
-    /// When a field holds bits that do not exist. Nothing has changed then.
+    /// When a field holds bits that do not exist, or a pin is used that does not. Nothing has changed then.
     pub fn restore(&mut self, state: &IoApicState) -> Result<(), StateError> {
         let invalid = |field| StateError::Invalid {
             kind: "ioapic",
@@ -54,6 +54,9 @@ impl IoApic {
         let mut pins = self.pins;
         for ((pin, &bits), index) in pins.iter_mut().zip(&state.entries).zip(0u32..) {
             pin.entry = Redirection::from_bits(bits).ok_or_else(|| invalid("entries"))?;
+            if index >= self.count.into() && pin.entry != Redirection::MASKED {
+                return Err(invalid("entries"));
+            }
             pin.line = if state.lines >> index & 1 == 0 {
                 Line::Idle
             } else {

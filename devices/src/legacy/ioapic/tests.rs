@@ -31,7 +31,7 @@ impl RouteSink for Recorder {
 
 fn ioapic() -> (IoApic, Recorder) {
     let recorder = Recorder::default();
-    (IoApic::new(Box::new(recorder.clone())), recorder)
+    (IoApic::new(24, Box::new(recorder.clone())), recorder)
 }
 
 fn write(ioapic: &mut IoApic, register: u8, value: u32) {
@@ -51,6 +51,31 @@ fn program(ioapic: &mut IoApic, pin: u8, entry: u64) {
     let [a, b, c, d, e, f, g, h] = entry.to_le_bytes();
     write(ioapic, 0x11 + 2 * pin, u32::from_le_bytes([e, f, g, h]));
     write(ioapic, 0x10 + 2 * pin, u32::from_le_bytes([a, b, c, d]));
+}
+
+#[test]
+fn pins_beyond_the_last_one_do_not_exist() {
+    let recorder = Recorder::default();
+    let mut few = IoApic::new(12, Box::new(recorder.clone()));
+    assert_eq!(read(&mut few, REG_VERSION), 0x000b_0011);
+    for pin in [11, 12, 23] {
+        program(&mut few, pin, 0x0100_0000_0000_0931);
+    }
+    let told = recorder.take();
+    assert!(
+        matches!(told.as_slice(), [Event::Update(11, Some(_))]),
+        "{told:?}"
+    );
+    assert_ne!(read(&mut few, 0x10 + 2 * 11), 0);
+    assert_eq!(read(&mut few, 0x10 + 2 * 12), 0);
+
+    let (mut many, _) = ioapic();
+    many.restore(&few.save()).unwrap();
+    assert_eq!(many.save(), few.save());
+    program(&mut many, 12, 0x0100_0000_0000_0931);
+    let before = few.save();
+    few.restore(&many.save()).unwrap_err();
+    assert_eq!(few.save(), before);
 }
 
 #[test]

@@ -30,11 +30,11 @@ pub struct Irqchip {
 }
 
 impl Irqchip {
-    /// Creates the local APICs' home in KVM and the I/O APIC here. Before any vCPU.
+    /// Creates the local APICs' home in KVM and an I/O APIC with `count` pins here. Before any vCPU.
     ///
     /// # Errors
     /// When KVM refuses.
-    pub fn create(vm: &Arc<VmFd>) -> Result<Self, KvmError> {
+    pub fn create(vm: &Arc<VmFd>, count: u8) -> Result<Self, KvmError> {
         if needs_task_state() {
             let tss = usize::try_from(layout::KVM_TSS).unwrap_or_default();
             vm.set_tss_address(tss)
@@ -49,9 +49,9 @@ impl Irqchip {
             .map_err(KvmError::on("create the split irqchip"))?;
         let lines = Arc::new(Lines {
             vm: vm.clone(),
-            pins: Mutex::new(Vec::from_iter((0..PINS).map(|_| Pin::default()))),
+            pins: Mutex::new(Vec::from_iter((0..count).map(|_| Pin::default()))),
         });
-        let ioapic = IoApic::new(Box::new(Sink(lines.clone())));
+        let ioapic = IoApic::new(count, Box::new(Sink(lines.clone())));
         Ok(Self {
             ioapic: Arc::new(Mutex::new(ioapic)),
             lines,
