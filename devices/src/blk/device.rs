@@ -14,8 +14,9 @@ use virtio_queue::QueueT;
 
 use super::config::{Access, BlkConfig, Discard, Engine};
 use super::request::{ID_BYTES, Limits, MAX_RANGE_SECTORS, MAX_RANGES};
+use super::requests::Disk;
 use super::state::BlkStateV1;
-use super::worker::{BlkQueue, Disk};
+use super::worker::BlkQueue;
 use crate::device::{
     ActivateError, Activation, ActiveQueue, DeviceError, DeviceKind, DeviceSpec, Memory, Stopped,
     VirtioDevice, read_space,

@@ -16,6 +16,7 @@
 mod config;
 mod device;
 mod request;
+mod requests;
 mod state;
 #[cfg(test)]
 mod tests;

@@ -12,7 +12,8 @@ use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use super::request::{ID_BYTES, Limits};
-use super::worker::{BlkQueue, Disk};
+use super::requests::Disk;
+use super::worker::BlkQueue;
 use crate::device::{DeviceId, Memory};
 use crate::disk::{DiskEngine, Durability, PreservingEngine, RawDisk, SyncEngine, UringEngine};
 use crate::testing::{FakeInterrupt, Part, QueueDriver, guest_memory};
