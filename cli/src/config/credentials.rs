@@ -9,7 +9,7 @@ use super::node::Node;
 use super::problem::Located;
 use super::reader::{FromNode, Table, expected};
 use super::slot::Setting;
-use super::values::word;
+use super::words::word;
 
 /// `[credentials]`
 #[derive(Debug, Default)]

@@ -3,7 +3,8 @@
 use super::net::HostNetFile;
 use super::reader::{Ranged, Table};
 use super::slot::{Common, Setting};
-use super::values::{AbsolutePath, Backend, DataSetName, Keep};
+use super::values::{AbsolutePath, DataSetName, Keep};
+use super::words::Backend;
 
 /// What the host file says.
 #[derive(Debug, Default)]

@@ -23,6 +23,7 @@ mod tests;
 mod toml;
 mod values;
 mod vsock;
+mod words;
 
 pub(crate) use credentials::{CredentialFile, Source, Transport};
 pub(crate) use host::HostFile;
@@ -35,4 +36,5 @@ pub(crate) use reader::Ranged;
 pub(crate) use ready::{Goal, When};
 pub(crate) use share::{Cache, FsFile, OnBackendExit};
 pub(crate) use slot::{BootFile, DataFile, DiskFile, DiskTuning, LimitFile, NetFile, Setting};
-pub(crate) use values::{AbsolutePath, ByteSize, Discovery, Engine, Identity, Registers, Vhost};
+pub(crate) use values::{AbsolutePath, ByteSize};
+pub(crate) use words::{Discovery, Engine, Identity, Registers, Vhost};

@@ -12,7 +12,8 @@ use super::node::{Node, Value};
 use super::problem::Located;
 use super::reader::{FromNode, Ranged, Table, expected};
 use super::slot::Setting;
-use super::values::{AbsolutePath, word};
+use super::values::AbsolutePath;
+use super::words::word;
 
 /// `[net]` of the host file.
 #[derive(Debug, Default)]

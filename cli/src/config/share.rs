@@ -4,7 +4,8 @@ use super::node::Node;
 use super::problem::Located;
 use super::reader::{FromNode, Ranged, Table, expected};
 use super::slot::Setting;
-use super::values::{AbsolutePath, word};
+use super::values::AbsolutePath;
+use super::words::word;
 
 /// One `[[fs]]`.
 #[derive(Debug)]

@@ -9,11 +9,9 @@ use super::problem::Located;
 use super::reader::{Ranged, Table};
 use super::ready::ReadyFile;
 use super::share::FsFile;
-use super::values::{
-    AbsolutePath, ByteSize, Discovery, Engine, Identity, KernelParam, Label, Mac, Registers,
-    Serial, SizeMib, Vhost,
-};
+use super::values::{AbsolutePath, ByteSize, KernelParam, Label, Mac, Serial, SizeMib};
 use super::vsock::VsockFile;
+use super::words::{Discovery, Engine, Identity, Registers, Vhost};
 
 /// A value that may be set, with its place.
 pub(crate) type Setting<T> = Option<Located<T>>;
