@@ -61,6 +61,18 @@ pub struct Facts {
     pub copied_bytes: u64,
 }
 
+impl Facts {
+    /// Of a snapshot that halted nobody and copied nothing. `slot` has the state, if one has.
+    pub(crate) fn unhalted(consistency: Consistency, slot: Option<&Name>) -> Self {
+        Self {
+            consistency,
+            slot: slot.map(ToString::to_string),
+            pause_us: None,
+            copied_bytes: 0,
+        }
+    }
+}
+
 /// What `manifest.json` says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {

@@ -38,12 +38,7 @@ impl Store {
         };
         let layout = locked.layout();
         let slot = Assignments::read(layout)?.owner_of(layout, state)?;
-        let facts = Facts {
-            consistency: Consistency::Stopped,
-            slot: slot.map(String::from),
-            pause_us: None,
-            copied_bytes: 0,
-        };
+        let facts = Facts::unhalted(Consistency::Stopped, slot.as_ref());
         if locked.store().new_in_data_sets()?.is_some()
             && let Some(sets) = locked.data_set_of(state)?
         {

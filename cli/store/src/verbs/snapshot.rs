@@ -27,12 +27,7 @@ impl Store {
             locked.require_state(state)?;
             let source = image::open_shared(&locked.layout().image(state))?;
             let slot = Assignments::read(locked.layout())?.owner_of(locked.layout(), state)?;
-            let facts = Facts {
-                consistency: Consistency::Stopped,
-                slot: slot.map(String::from),
-                pause_us: None,
-                copied_bytes: 0,
-            };
+            let facts = Facts::unhalted(Consistency::Stopped, slot.as_ref());
             if locked.store().new_in_data_sets()?.is_some()
                 && let Some(sets) = locked.data_set_of(state)?
             {
@@ -84,12 +79,7 @@ impl Store {
                 state: state.clone(),
             });
         }
-        let facts = Facts {
-            consistency,
-            slot: Some(slot.to_string()),
-            pause_us: None,
-            copied_bytes: 0,
-        };
+        let facts = Facts::unhalted(consistency, Some(slot));
         snapshot_set(&locked, sets, (state, snapshot, facts)).map(Some)
     }
 }
