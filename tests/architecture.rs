@@ -187,6 +187,22 @@ fn unsafe_code_is_in_sys_modules_only() -> Result<()> {
 }
 
 #[test]
+fn every_system_test_is_run() -> Result<()> {
+    let tests = root()?.join("tests");
+    let manifest = fs::read_to_string(tests.join("Cargo.toml"))?;
+    let mut forgotten = Vec::new();
+    for entry in fs::read_dir(&tests)? {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        // Cargo does not find them by itself where they lie.
+        if name.ends_with(".rs") && !manifest.contains(&format!("path = \"{name}\"")) {
+            forgotten.push(name);
+        }
+    }
+    assert_eq!(forgotten, Vec::<String>::new());
+    Ok(())
+}
+
+#[test]
 fn every_crate_denies_unsafe_code_by_default() -> Result<()> {
     for name in [
         "cli/src/main.rs",

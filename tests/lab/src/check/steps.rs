@@ -210,11 +210,13 @@ impl Check {
             anyhow::bail!("The system tests do not build");
         }
         let mut programs = test_programs(&String::from_utf8_lossy(&output.stdout));
+        for name in &self.tests {
+            anyhow::ensure!(
+                programs.iter().any(|program| program.name == *name),
+                "There are no system tests called {name}"
+            );
+        }
         programs.retain(|program| self.tests.is_empty() || self.tests.contains(&program.name));
-        anyhow::ensure!(
-            !programs.is_empty() || self.tests.is_empty(),
-            "No system tests of that name"
-        );
         Ok(programs)
     }
 }
