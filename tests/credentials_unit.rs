@@ -2,13 +2,12 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
+use fixture::Lab;
 use fixture::search;
 use fixture::share::digest;
 use fixture::systemd::{Files, SystemdHost};
-use fixture::{Ended, Lab};
 
 const UNIT: &str = "slotvmm@slot1.service";
 
@@ -31,16 +30,8 @@ fn host(lab: &Lab) -> Result<SystemdHost> {
     )?;
     files.write("etc/secrets/plain", &format!("{MARK} plain\n"))?;
     files.write("etc/secrets/sealed", &format!("{MARK} sealed"))?;
-    let program = std::env::var_os("SLOTVMM_GUEST_BIN").context("SLOTVMM_GUEST_BIN is not set")?;
-    let dir = tempfile::tempdir_in(lab.scratch())?;
-    let content = dir.path().join("content");
-    fs::create_dir(&content)?;
-    fs::copy(program, content.join("slotvmm-guest"))?;
     let image = lab.scratch().join("guest-program.squashfs");
-    let mut pack = Command::new("mksquashfs");
-    pack.arg(&content).arg(&image);
-    pack.args(["-quiet", "-no-progress", "-all-root", "-noappend"]);
-    Ended::of(pack)?.expect_code(0)?;
+    lab.pack_program("SLOTVMM_GUEST_BIN", &image)?;
     files.bind(&image, "guest.squashfs")?;
     let host = files.boot()?;
     let seal = [

@@ -4,11 +4,10 @@ use std::fs;
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::process::Command;
 use std::time::Instant;
 
-use anyhow::{Context as _, Result, ensure};
-use fixture::{Ended, Lab, PATIENCE, Slot, TestVm, disk};
+use anyhow::{Result, ensure};
+use fixture::{Lab, PATIENCE, Slot, TestVm, disk};
 
 /// A loaded machine may halt a guest for longer than is usual.
 const PATIENT: [&str; 2] = ["--pause-limit", "60000"];
@@ -28,15 +27,8 @@ fn slot(lab: &Lab) -> Result<Slot> {
         "[defaults.boot]\nbootstrap = {bootstrap:?}\n\
          [defaults.machine]\nmemory = 256\n[defaults.data]\nsize = 64\n"
     ))?;
-    let content = slot.path("content");
-    fs::create_dir(&content)?;
-    let program = std::env::var_os("SLOTVMM_GUEST_BIN").context("SLOTVMM_GUEST_BIN is not set")?;
-    fs::copy(program, content.join("slotvmm-guest"))?;
     let image = slot.path("content.squashfs");
-    let mut pack = Command::new("mksquashfs");
-    pack.arg(&content).arg(&image);
-    pack.args(["-quiet", "-no-progress", "-all-root"]);
-    Ended::of(pack)?.expect_code(0)?;
+    lab.pack_program("SLOTVMM_GUEST_BIN", &image)?;
     slot.write_slot(&format!(
         "[[disk]]\npath = {image:?}\nposition = 2\nreadonly = true\n"
     ))?;

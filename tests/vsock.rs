@@ -3,12 +3,11 @@
 use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::process::Command;
 use std::sync::LazyLock;
 use std::thread::{self, JoinHandle};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use fixture::{Ended, Lab, PATIENCE, Slot, TestVm};
+use fixture::{Lab, PATIENCE, Slot, TestVm};
 
 /// Port of the guest on which everything comes back.
 const ECHO: u32 = 7;
@@ -45,15 +44,8 @@ fn piece(place: u64, length: usize) -> &'static [u8] {
 /// A slot whose guest has the program for tests.
 fn slot(lab: &Lab) -> Result<Slot> {
     let slot = lab.slot("")?;
-    let content = slot.path("content");
-    std::fs::create_dir(&content)?;
-    let program = std::env::var_os("SLOTVMM_PROBE_BIN").context("SLOTVMM_PROBE_BIN is not set")?;
-    std::fs::copy(program, content.join("probe"))?;
     let image = slot.path("content.squashfs");
-    let mut pack = Command::new("mksquashfs");
-    pack.arg(&content).arg(&image);
-    pack.args(["-quiet", "-no-progress", "-all-root"]);
-    Ended::of(pack)?.expect_code(0)?;
+    lab.pack_program("SLOTVMM_PROBE_BIN", &image)?;
     slot.write_slot(&format!(
         "[machine]\nvcpus = 2\n[[disk]]\npath = {image:?}\nposition = 2\nreadonly = true\n"
     ))?;
