@@ -55,6 +55,9 @@ pub(crate) struct BenchBoot {
     /// Write a page with figures and timelines
     #[arg(long, value_name = "FILE")]
     pub(crate) html: Option<PathBuf>,
+    /// Write the results to a file, as --json prints them
+    #[arg(long, value_name = "FILE")]
+    pub(crate) save: Option<PathBuf>,
     /// As that of `run`
     #[arg(long)]
     pub(crate) ignore_cpu_check: bool,

@@ -61,6 +61,9 @@ fn boot(args: &BenchBoot, context: &Context) -> Result<Exit, CommandError> {
     if let Some(path) = &args.html {
         write_page(path, &report)?;
     }
+    if let Some(path) = &args.save {
+        save(path, &report)?;
+    }
     print(&text::Printed(&report), context.format)
         .map_err(CommandError::on("print the results"))?;
     Ok(exit(&report))
@@ -168,6 +171,12 @@ fn progress_bar(boots: u64) -> ProgressBar {
 fn write_page(path: &Path, report: &Report) -> Result<(), CommandError> {
     let written = report::page(report).and_then(|page| fs::write(path, page));
     written.map_err(CommandError::on("write the page"))
+}
+
+fn save(path: &Path, report: &Report) -> Result<(), CommandError> {
+    let text = serde_json::to_vec_pretty(report).map_err(io::Error::other);
+    let written = text.and_then(|text| fs::write(path, text));
+    written.map_err(CommandError::on("write the results"))
 }
 
 /// Not a success when nothing can be said of the slot itself.

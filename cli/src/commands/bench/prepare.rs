@@ -13,6 +13,7 @@ use vmm::boot::{self, Payload};
 use super::super::{CommandError, Context};
 use super::overlay::{self, Replaced};
 use crate::args::BenchBoot;
+use crate::config::ConfigDir;
 use crate::disk;
 use crate::resolve::{Disk, Slot, Use, plan};
 use crate::rundir::RunDir;
@@ -63,22 +64,23 @@ impl Stage {
             .prefix("b")
             .tempdir_in(&slot.paths.run_dir);
         let sockets = sockets.map_err(CommandError::on("make a directory for sockets"))?;
-        let config = plan::vm_config(slot);
-        let payload = boot::open(&config.boot)?;
+        let (copies, replaced, disks) = copy_disks(slot, scratch.path())?;
+        overlay::write(context, &args.slot, (slot, &replaced), sockets.path())?;
+        // As our own boots resolve it, or peers would have parameters for what was left out.
+        let booted = as_booted(sockets.path(), slot)?;
+        let payload = boot::open(&plan::vm_config(&booted).boot)?;
         let exported = payload
             .export(scratch.path())
             .map_err(CommandError::on("copy the kernel"))?;
-        let (copies, replaced, disks) = copy_disks(slot, scratch.path())?;
-        overlay::write(context, &args.slot, (slot, &replaced), sockets.path())?;
         Ok(Self {
             machine: Machine {
-                vcpus: slot.machine.vcpus,
-                memory_mib: slot.machine.memory_mib,
+                vcpus: booted.machine.vcpus,
+                memory_mib: booted.machine.memory_mib,
                 kernel: exported.kernel,
                 initrd: exported.initrd,
                 cmdline: payload.params().to_owned(),
                 disks,
-                cid: slot.vsock.as_ref().map(|vsock| vsock.cid),
+                cid: booted.vsock.as_ref().map(|vsock| vsock.cid),
             },
             about: describe(slot, &payload),
             left_out: left_out(slot),
@@ -118,6 +120,12 @@ impl Stage {
     pub(super) fn left_out(&self) -> Vec<String> {
         self.left_out.clone()
     }
+}
+
+/// The slot that the configuration in `dir` describes.
+fn as_booted(dir: &Path, slot: &Slot) -> Result<Slot, CommandError> {
+    let config = ConfigDir::new(dir.to_owned());
+    Ok(Slot::resolve(&config.host()?, &config.slot(&slot.name)?)?)
 }
 
 type Disks = (Vec<Copied>, Vec<Replaced>, Vec<BenchDisk>);
