@@ -4,10 +4,12 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::check::Step;
-use crate::inside::{DemoArgs, MatrixArgs, MeasureArgs, Peer, SharesArgs, ThroughputArgs};
+use crate::inside::{
+    BenchArgs, DemoArgs, MatrixArgs, MeasureArgs, Peer, SharesArgs, ThroughputArgs,
+};
 
 /// Gives slotvmm a real KVM host with stock kernels on any machine.
 #[derive(Debug, Parser)]
@@ -47,6 +49,8 @@ pub enum Command {
     /// Measure what a boot costs, beside other monitors: CPU time and KVM exits, with instructions
     /// counted in the emulated lab.
     Measure(MeasureCommand),
+    /// Run `slotvmm bench boot` on a stock kernel, beside QEMU and whoever is named.
+    Bench(BenchCommand),
     /// Measure how fast a guest is reached over its network card, beside QEMU, with and without vhost.
     Throughput(ThroughputCommand),
     /// Measure how fast a guest reads a shared directory, beside QEMU with virtiofsd.
@@ -71,6 +75,8 @@ pub enum Inside {
     Matrix(MatrixArgs),
     /// Boot every monitor.
     Measure(MeasureArgs),
+    /// Boot every monitor with `slotvmm bench boot`.
+    Bench(BenchArgs),
     /// Transfer to and from every monitor's guest.
     Throughput(ThroughputArgs),
     /// Read a share through every backend.
@@ -90,6 +96,49 @@ pub struct MeasureCommand {
     /// another build of ours. A program of its own file, linked statically or against the machine's libraries.
     #[arg(long = "peer", value_name = "NAME=PATH")]
     pub peers: Vec<Peer>,
+}
+
+/// A guest that boots are measured with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum BenchGuest {
+    /// A stock kernel and a script that ends the machine at once.
+    Mini,
+    /// Debian 13 with systemd, until it reports that it is ready.
+    Systemd,
+}
+
+/// What to boot, and beside whom.
+#[derive(Debug, Args)]
+pub struct BenchCommand {
+    /// What is booted.
+    #[arg(long, value_enum, default_value_t = BenchGuest::Mini)]
+    pub guest: BenchGuest,
+    /// Kernel of the mini guest.
+    #[arg(long, default_value = "6.1-cloud")]
+    pub kernel: String,
+    /// Timed boots of each monitor.
+    #[arg(short = 'n', long = "boots", value_name = "N", default_value_t = 5)]
+    pub boots: u32,
+    /// Count instructions instead of time, where the lab is emulated.
+    #[arg(long)]
+    pub icount: bool,
+    /// Another monitor as NAME=PATH, as of `slotvmm bench boot`; a program of its own file, linked
+    /// statically or against the machine's libraries. QEMU is there unless one is named.
+    #[arg(long = "peer", value_name = "NAME=PATH")]
+    pub peers: Vec<Peer>,
+    /// When a boot is over: ready or exit, as of `slotvmm bench boot`.
+    #[arg(long)]
+    pub until: Option<String>,
+    /// Lines of the slot's file besides, such as 'boot.params = ["quiet"]' or 'machine.vcpus = 2'; the
+    /// guest's own are replaced.
+    #[arg(long = "set", value_name = "TOML")]
+    pub set: Vec<toml::Table>,
+    /// A directory that gets report.json and report.html.
+    #[arg(long, value_name = "DIR")]
+    pub to: Option<PathBuf>,
+    /// Another build of slotvmm to measure.
+    #[arg(long, value_name = "PATH")]
+    pub program: Option<PathBuf>,
 }
 
 /// What to transfer.

@@ -15,6 +15,8 @@ fn main() -> ExitCode {
         Command::Check(args) => commands::check(args),
         Command::Matrix { only } => commands::matrix(&only),
         Command::Measure(args) => commands::measure(&args),
+        Command::Bench(args) => commands::bench(&args),
+        Command::Inside(Inside::Bench(args)) => inside::bench(&args),
         Command::Throughput(args) => commands::throughput(&args),
         Command::Inside(Inside::Throughput(args)) => inside::throughput(&args),
         Command::Inside(Inside::Measure(args)) => inside::measure(&args),

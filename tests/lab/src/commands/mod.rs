@@ -1,5 +1,6 @@
 //! One file per verb.
 
+mod bench;
 mod check;
 mod demo;
 mod env;
@@ -11,6 +12,7 @@ mod shares;
 mod throughput;
 pub(crate) mod workspace;
 
+pub use bench::bench;
 pub use check::check;
 pub use demo::demo;
 pub use env::env;

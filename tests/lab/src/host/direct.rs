@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
-use super::job::{Job, Terminal};
+use super::job::{Job, RESULTS_VARIABLE, Terminal};
 use super::{run_dir, scratch};
 use crate::cache::Cache;
 use crate::process::quoted;
@@ -63,11 +63,15 @@ fn script(tools: &Tools, job: &Job, dir: &Path) -> String {
     let shell = |path: &Path| quoted(&path.to_string_lossy());
     let mount = dir.join("scratch");
     let path = job.variable("PATH").unwrap_or("/usr/sbin:/usr/bin");
-    let job = job
+    let mut job = job
         .clone()
         .with_variable("PATH", format!("{path}:{}", tools.bin().display()))
         .with_variable("LAB_SCRATCH", mount.to_string_lossy())
         .with_variable("LAB_MODE", "direct");
+    if let Some(results) = &job.results {
+        let results = results.to_string_lossy().into_owned();
+        job = job.with_variable(RESULTS_VARIABLE, results);
+    }
     format!(
         "mount -o loop {} {} && {} link set lo up || exit 125\n{}",
         shell(&dir.join("scratch.img")),

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use rustix::io::{FdFlags, fcntl_setfd};
 
-use super::job::{Job, Limits, Terminal, Timing};
+use super::job::{Job, Limits, RESULTS_VARIABLE, Terminal, Timing};
 use super::l1::Image;
 use super::qemu::{Channel, Machine};
 use super::{run_dir, scratch};
@@ -70,7 +70,24 @@ pub(super) fn run(cache: &Cache, tools: &Tools, job: &Job) -> Result<u8> {
             ended?
         }
     };
+    take_results(run_dir.path(), job)?;
     verdict(ended, run_dir.path(), job)
+}
+
+/// Where the job leaves files, below the run directory.
+const RESULTS: &str = "results";
+
+/// Copies the files that the job left, however it ended.
+fn take_results(run_dir: &Path, job: &Job) -> Result<()> {
+    let Some(to) = &job.results else {
+        return Ok(());
+    };
+    for entry in fs::read_dir(run_dir.join(RESULTS)).context("Cannot look for results")? {
+        let entry = entry?;
+        let to = to.join(entry.file_name());
+        fs::copy(entry.path(), &to).with_context(|| format!("Cannot write {}", to.display()))?;
+    }
+    Ok(())
 }
 
 /// `wanted`, or what this machine has when that is less: memory is taken only as it is touched.
@@ -125,6 +142,10 @@ fn prepare(image: &Image, tools: &Tools, job: &Job, run_dir: &Path) -> Result<()
         .with_variable("PATH", format!("{path}:{}", tools.bin().display()))
         .with_variable("LAB_SCRATCH", "/mnt/lab-scratch")
         .with_variable("LAB_MODE", "emulated");
+    if job.results.is_some() {
+        fs::create_dir(run_dir.join(RESULTS)).context("Cannot make a directory for results")?;
+        job = job.with_variable(RESULTS_VARIABLE, format!("/run/lab/{RESULTS}"));
+    }
     let mut script = host_script(image, tools, &job);
     if job.timing == Timing::Instructions
         && let Some(program) = job.variable("SLOTVMM_BIN")

@@ -68,7 +68,12 @@ pub struct Job {
     pub terminal: Terminal,
     /// A file that gets a copy of standard output.
     pub transcript: Option<PathBuf>,
+    /// A directory that gets the files which the job leaves in `$LAB_RESULTS`.
+    pub results: Option<PathBuf>,
 }
+
+/// Names the directory for files that outlive the job in its environment.
+pub const RESULTS_VARIABLE: &str = "LAB_RESULTS";
 
 /// Variables that describe the caller's shell rather than the job.
 const NOT_PASSED: [&str; 5] = ["PWD", "OLDPWD", "SHLVL", "_", "TMPDIR"];
@@ -91,6 +96,7 @@ impl Job {
             timing: Timing::default(),
             terminal: Terminal::default(),
             transcript: None,
+            results: None,
         })
     }
 

@@ -19,7 +19,7 @@ use anyhow::{Context, Result, bail};
 use crate::cache::Cache;
 use crate::tools::Tools;
 
-pub use job::{Job, Limits, Terminal, Timing};
+pub use job::{Job, Limits, RESULTS_VARIABLE, Terminal, Timing};
 
 /// Where commands run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

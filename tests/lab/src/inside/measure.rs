@@ -5,8 +5,7 @@
 
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader};
-use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -18,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use super::deadline::Deadline;
 use super::exits::ExitCounter;
 use super::monitors::{Guest, Peer, command};
+use super::portable;
 use crate::sys;
 
 /// A monitor that takes longer does not get there at all.
@@ -65,7 +65,7 @@ pub fn measure(args: &MeasureArgs) -> Result<u8> {
     let mut monitors = vec![Peer::slotvmm(&args.program)];
     monitors.extend(args.peers.iter().cloned());
     for monitor in &mut monitors {
-        monitor.path = in_memory(&monitor.path, dir.path(), &monitor.name)?;
+        monitor.path = portable::program(&monitor.path, dir.path(), &monitor.name)?;
     }
     let exits = ExitCounter::open()?;
     // The first boot of each fills caches: kernel cache, page cache.
@@ -94,13 +94,6 @@ pub fn measure(args: &MeasureArgs) -> Result<u8> {
         }
     }
     Ok(0)
-}
-
-fn in_memory(program: &Path, dir: &Path, name: &str) -> Result<PathBuf> {
-    let copy = dir.join(name);
-    fs::copy(program, &copy).with_context(|| format!("Cannot copy {}", program.display()))?;
-    fs::set_permissions(&copy, fs::Permissions::from_mode(0o755))?;
-    Ok(copy)
 }
 
 fn boot(monitor: &Peer, guest: &Guest, exits: &ExitCounter) -> Result<Sample> {

@@ -1,17 +1,20 @@
 //! What the lab's own commands do inside the lab: the part of `demo`, `matrix`,
-//! `measure`, `throughput` and `shares` that needs KVM.
+//! `measure`, `bench`, `throughput` and `shares` that needs KVM.
 //! The lab starts itself there, as a hidden subcommand.
 
+mod bench;
 mod deadline;
 mod demo;
 mod exits;
 mod matrix;
 mod measure;
 mod monitors;
+mod portable;
 mod shares;
 mod slot;
 mod throughput;
 
+pub use bench::{BenchArgs, bench};
 pub use demo::{DemoArgs, demo};
 pub use matrix::{Boot, Case, MatrixArgs, Outcome, matrix};
 pub use measure::{MeasureArgs, Sample, measure};

@@ -1,5 +1,5 @@
 //! The monitors that a measurement compares, each with the smallest machine that boots the guest:
-//! 256 MiB, one vCPU, one disk, a serial console, `quiet`.
+//! 256 MiB, one vCPU, one disk, a serial console, `quiet`. How others are started is `boot_bench`'s.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -8,7 +8,8 @@ use std::process::Command;
 use std::str::FromStr;
 
 use anyhow::{Context, Result};
-use serde_json::json;
+use boot_bench::machine::{Access, Disk, Machine};
+use boot_bench::peer;
 
 const MEMORY_MIB: u32 = 256;
 const DISK_BYTES: u64 = 16 << 20;
@@ -28,9 +29,7 @@ pub struct Peer {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Slotvmm,
-    Qemu,
-    CloudHypervisor,
-    Firecracker,
+    Other(peer::Kind),
 }
 
 impl Peer {
@@ -42,6 +41,11 @@ impl Peer {
         }
     }
 
+    /// Whether it is somebody else's monitor of this kind.
+    pub(super) fn is(&self, kind: peer::Kind) -> bool {
+        self.kind == Kind::Other(kind)
+    }
+
     /// Whether it is anything but the program under measurement.
     pub(super) fn is_peer(&self) -> bool {
         self.name != "slotvmm"
@@ -49,28 +53,25 @@ impl Peer {
 }
 
 impl FromStr for Peer {
-    type Err = String;
+    type Err = peer::PeerError;
 
-    fn from_str(text: &str) -> Result<Self, String> {
-        let (name, path) = text
-            .split_once('=')
-            .ok_or("expected NAME=PATH, such as firecracker=/usr/bin/firecracker")?;
-        let kind = match name {
-            "qemu" => Kind::Qemu,
-            "cloud-hypervisor" => Kind::CloudHypervisor,
-            "firecracker" => Kind::Firecracker,
-            // An older build of ours, to compare with.
-            _ if name.starts_with("slotvmm-") => Kind::Slotvmm,
-            _ => {
-                return Err(format!(
-                    "{name} is unknown; expected qemu, cloud-hypervisor, firecracker or slotvmm-ANYTHING"
-                ));
-            }
-        };
+    fn from_str(text: &str) -> Result<Self, peer::PeerError> {
+        // An older build of ours, to compare with.
+        if let Some((name, path)) = text.split_once('=')
+            && name.starts_with("slotvmm-")
+            && !path.is_empty()
+        {
+            return Ok(Self {
+                name: name.to_owned(),
+                path: path.into(),
+                kind: Kind::Slotvmm,
+            });
+        }
+        let other: peer::Peer = text.parse()?;
         Ok(Self {
-            name: name.to_owned(),
-            path: path.into(),
-            kind,
+            name: other.name,
+            path: other.program,
+            kind: Kind::Other(other.kind),
         })
     }
 }
@@ -102,14 +103,37 @@ impl Guest {
     }
 }
 
+impl Guest {
+    /// Its machine, for other monitors.
+    fn machine(&self) -> Machine {
+        Machine {
+            vcpus: 1,
+            memory_mib: MEMORY_MIB.into(),
+            kernel: self.kernel.clone(),
+            initrd: Some(self.initrd.clone()),
+            cmdline: PARAMS.to_owned(),
+            disks: vec![Disk {
+                path: self.disk.clone(),
+                access: Access::ReadWrite,
+            }],
+            cid: None,
+        }
+    }
+}
+
 /// The command line that boots `guest`.
 pub(super) fn command(monitor: &Peer, guest: &Guest) -> Result<Command> {
     let mut command = Command::new(&monitor.path);
     match monitor.kind {
         Kind::Slotvmm => command.args(slotvmm(&monitor.name, guest)?),
-        Kind::Qemu => command.args(qemu(guest)),
-        Kind::CloudHypervisor => command.args(cloud_hypervisor(guest)),
-        Kind::Firecracker => command.args(firecracker(guest)?),
+        Kind::Other(kind) => {
+            let other = peer::Peer {
+                name: monitor.name.clone(),
+                kind,
+                program: monitor.path.clone(),
+            };
+            command.args(other.arguments(&guest.machine(), &guest.dir)?)
+        }
     };
     Ok(command)
 }
@@ -139,57 +163,6 @@ fn slotvmm(name: &str, guest: &Guest) -> Result<Vec<OsString>> {
     ])
 }
 
-fn qemu(guest: &Guest) -> Vec<OsString> {
-    let mut words = split(
-        "-M microvm,accel=kvm,isa-serial=on,rtc=on -cpu host -smp 1 \
-         -nodefaults -no-user-config -no-reboot -display none -serial stdio \
-         -device virtio-blk-device,drive=disk",
-    );
-    let drive = format!("if=none,id=disk,format=raw,file={}", guest.disk.display());
-    words.extend(["-m".into(), MEMORY_MIB.to_string().into()]);
-    words.extend(["-kernel".into(), guest.kernel.clone().into()]);
-    words.extend(["-initrd".into(), guest.initrd.clone().into()]);
-    words.extend([
-        "-append".into(),
-        PARAMS.into(),
-        "-drive".into(),
-        drive.into(),
-    ]);
-    words
-}
-
-fn cloud_hypervisor(guest: &Guest) -> Vec<OsString> {
-    let mut words = split("--cpus boot=1 --serial tty --console off --memory");
-    words.push(format!("size={MEMORY_MIB}M").into());
-    words.extend(["--kernel".into(), guest.kernel.clone().into()]);
-    words.extend(["--initramfs".into(), guest.initrd.clone().into()]);
-    words.extend(["--cmdline".into(), PARAMS.into(), "--disk".into()]);
-    words.push(format!("path={}", guest.disk.display()).into());
-    words
-}
-
-fn firecracker(guest: &Guest) -> Result<Vec<OsString>> {
-    let machine = json!({
-        "boot-source": {
-            "kernel_image_path": guest.kernel, "initrd_path": guest.initrd, "boot_args": PARAMS,
-        },
-        "drives": [{
-            "drive_id": "disk", "path_on_host": guest.disk,
-            "is_root_device": false, "is_read_only": false,
-        }],
-        "machine-config": { "vcpu_count": 1, "mem_size_mib": MEMORY_MIB },
-    });
-    let path = guest.dir.join("firecracker.json");
-    fs::write(&path, machine.to_string())?;
-    let mut words = split("--no-api --config-file");
-    words.push(path.into());
-    Ok(words)
-}
-
-fn split(words: &str) -> Vec<OsString> {
-    words.split_whitespace().map(OsString::from).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -197,14 +170,12 @@ mod tests {
     #[test]
     fn peers_are_told_by_name() {
         let peer: Peer = "qemu=/usr/bin/qemu-system-x86_64".parse().unwrap();
-        assert_eq!(peer.kind, Kind::Qemu);
+        assert_eq!(peer.kind, Kind::Other(peer::Kind::Qemu));
         assert_eq!(peer.path, Path::new("/usr/bin/qemu-system-x86_64"));
-        assert!("qemu".parse::<Peer>().unwrap_err().contains("NAME=PATH"));
-        assert!(
-            "bochs=/x"
-                .parse::<Peer>()
-                .unwrap_err()
-                .contains("bochs is unknown")
-        );
+        let older: Peer = "slotvmm-before=/tmp/x".parse().unwrap();
+        assert_eq!(older.kind, Kind::Slotvmm);
+        let error = |text: &str| text.parse::<Peer>().unwrap_err().to_string();
+        assert!(error("qemu").contains("NAME=PATH"));
+        assert!(error("bochs=/x").contains("bochs"));
     }
 }

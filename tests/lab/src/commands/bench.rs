@@ -1,0 +1,104 @@
+//! `bench`: `slotvmm bench boot` on stock kernels, in the lab.
+
+use std::ffi::OsString;
+use std::fs;
+use std::path::{PathBuf, absolute};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use super::workspace;
+use crate::args::{BenchCommand, BenchGuest};
+use crate::cache::Cache;
+use crate::guest::Images;
+use crate::host::{Host, Job, Limits, Timing};
+use crate::kernels::KernelId;
+use crate::progress::heading;
+use crate::tools::Tools;
+
+/// Time for all boots.
+const TIMEOUT: Duration = Duration::from_secs(3600);
+
+/// Boots a slot and its peers in turns, prints the table, and fetches the report when it is asked for.
+///
+/// # Errors
+/// When something cannot be built or the lab fails.
+pub fn bench(args: &BenchCommand) -> Result<u8> {
+    let names = KernelId::ALL.map(KernelId::name);
+    if !names.contains(&args.kernel.as_str()) {
+        bail!(
+            "There is no kernel {}, expected one of {}",
+            args.kernel,
+            names.join(", ")
+        );
+    }
+    let program = match &args.program {
+        Some(program) => absolute(program)?,
+        None => workspace::build_release()?,
+    };
+    let cache = Cache::open()?;
+    let tools = Tools::ensure(&cache)?;
+    let images = Images::ensure(&cache, &tools)?;
+    let host = Host::open(&cache, &tools)?;
+    let time = if args.icount {
+        "instructions counted where it is emulated"
+    } else {
+        "real time"
+    };
+    heading(&format!(
+        "Boots, {}, {time}: {}",
+        host.choice().mode,
+        host.choice().reason
+    ));
+    let mut job = Job::new(command(args, program, &tools, &images)?)?;
+    if args.icount {
+        job.timing = Timing::Instructions;
+    }
+    if let Some(to) = &args.to {
+        fs::create_dir_all(to).with_context(|| format!("Cannot create {}", to.display()))?;
+        job.results = Some(absolute(to)?);
+    }
+    job.limits = Limits {
+        cpus: 1,
+        memory_mib: 3072,
+        timeout: TIMEOUT,
+    };
+    host.run(&job)
+}
+
+/// The lab's own command for the part inside.
+fn command(
+    args: &BenchCommand,
+    program: PathBuf,
+    tools: &Tools,
+    images: &Images,
+) -> Result<Vec<OsString>> {
+    let lab = std::env::current_exe().context("Cannot tell where the lab's program is")?;
+    // The packages' root lies beside the wrappers of their programs.
+    let root = tools.bin().with_file_name("root");
+    let mut command: Vec<OsString> = vec![lab.into(), "inside".into(), "bench".into()];
+    command.extend(["--program".into(), program.into()]);
+    command.extend(["--tools".into(), root.into()]);
+    match args.guest {
+        BenchGuest::Mini => {
+            let kernel = images.dir().join("kernels").join(&args.kernel);
+            command.extend(["--kernel".into(), kernel.into()]);
+        }
+        BenchGuest::Systemd => {
+            let image = images.dir().join("demo/trixie.squashfs");
+            command.extend(["--bootstrap".into(), image.into()]);
+        }
+    }
+    command.extend(["--boots".into(), args.boots.to_string().into()]);
+    for peer in &args.peers {
+        let named = format!("{}={}", peer.name, absolute(&peer.path)?.display());
+        command.extend(["--peer".into(), named.into()]);
+    }
+    for table in &args.set {
+        command.extend(["--set".into(), toml::to_string(table)?.into()]);
+    }
+    if let Some(until) = &args.until {
+        command.extend(["--until".into(), until.into()]);
+    }
+    Ok(command)
+}
