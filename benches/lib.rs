@@ -11,7 +11,9 @@ use std::path::Path;
 use tempfile::TempDir;
 
 pub mod guest;
+pub mod host;
 pub mod monitor;
+pub mod port;
 pub mod race;
 pub mod rig;
 

@@ -98,7 +98,7 @@ impl Monitor {
         PEERS
             .into_iter()
             .filter_map(|(name, program, variable, kind)| {
-                let found = env::var_os(variable).map_or_else(|| search(program), |path| Some(path.into()));
+                let found = find(program, variable);
                 if found.is_none() {
                     println!("skipped: {name}: {program} is not on the search path, and {variable} is not set");
                 }
@@ -129,7 +129,11 @@ impl Monitor {
     }
 }
 
-fn search(program: &str) -> Option<PathBuf> {
+/// The program that `variable` names in the environment, else the one on the search path.
+pub fn find(program: &str, variable: &str) -> Option<PathBuf> {
+    if let Some(path) = env::var_os(variable) {
+        return Some(path.into());
+    }
     let path = env::var_os("PATH")?;
     env::split_paths(&path)
         .map(|dir| dir.join(program))

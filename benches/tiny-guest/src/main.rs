@@ -10,13 +10,17 @@
 //! - `tiny=acpireset`: write the FADT's reset value to its reset register;
 //! - `tiny=echo`: write back every byte of the serial port, until a `q`, then reset;
 //! - `tiny=halt`: stop for ever, with interrupts off;
-//! - `tiny=write`: write to the first block device for ever, see `disk`. Every byte of the serial port is
-//!   written back once what was written before is done; after an error it writes `!` and stops.
+//! - `tiny=write`: write to the first block device for ever, see `disk`. For a `?` at the serial port it
+//!   says how long it waited; every other byte is written back once what was written before is done.
+//!   After an error it writes `!` and stops.
+//! - `tiny=data`: the same, but only to the first of every 8 MiB.
+//! - `tiny=one`: as `tiny=data`, with one write at a time.
 //! - `tiny=clock`: read the time stamp counter for ever. For every byte of the serial port it writes the
 //!   counter and the longest time between two readings since the last byte, in hexadecimal digits.
 //!
-//! A machine monitor that only knows the PVH protocol enters it in 32-bit mode, where it always
-//! resets; where there is no keyboard controller, a debug exit device at port 0xf4 ends it.
+//! A machine monitor that only knows the PVH protocol enters it in 32-bit mode. Unless the command line
+//! begins with `tiny` it resets at once; where there is no keyboard controller, a debug exit device at
+//! port 0xf4 ends it.
 //!
 //! Before the last step it writes a letter that says which way it takes, and a newline. Where the
 //! ACPI tables do not lead anywhere it writes `?` and resets.
@@ -59,17 +63,83 @@ global_asm!(
     "mov dx, 0x3f8",
     "mov al, 0x42",
     "out dx, al",
-    "mov al, 0x52",
+    "mov eax, [ebx + 24]",
+    "test eax, eax",
+    "jz 2f",
+    "cmp dword ptr [eax], 0x796e6974",
+    "je pvh_long",
+    "2: mov al, 0x52",
     "out dx, al",
     "mov al, 0x0a",
     "out dx, al",
     "mov al, 0xfe",
     "out 0x64, al",
     "out 0xf4, al",
-    "2: cli",
+    "3: cli",
     "hlt",
-    "jmp 2b",
+    "jmp 3b",
+    // The lowest 4 GiB one to one, in pages of 2 MiB: present, writable, large.
+    "pvh_long:",
+    "mov edi, offset pages",
+    "mov eax, 0x83",
+    "4: mov [edi], eax",
+    "mov dword ptr [edi + 4], 0",
+    "add edi, 8",
+    "add eax, 0x200000",
+    "jnc 4b",
+    // The next level, then the top, behind them.
+    "mov eax, offset pages + 3",
+    "5: mov [edi], eax",
+    "mov dword ptr [edi + 4], 0",
+    "add edi, 8",
+    "add eax, 0x1000",
+    "cmp eax, offset pages + 0x4003",
+    "jb 5b",
+    "mov eax, offset pages + 0x4003",
+    "mov [pages + 0x5000], eax",
+    // What `main` reads of a zero page: the command line and the RSDP, as PVH names them.
+    "mov eax, [ebx + 24]",
+    "mov [pages + 0x6228], eax",
+    "mov eax, [ebx + 32]",
+    "mov [pages + 0x6070], eax",
+    // Physical address extension, long mode, paging: the order is the processor's.
+    "mov eax, cr4",
+    "or eax, 0x20",
+    "mov cr4, eax",
+    "mov eax, offset pages + 0x5000",
+    "mov cr3, eax",
+    "mov ecx, 0xc0000080",
+    "rdmsr",
+    "or eax, 0x100",
+    "wrmsr",
+    "mov eax, cr0",
+    "or eax, 0x80000000",
+    "mov cr0, eax",
+    "lgdt [pvh_gdtr]",
+    "mov esp, offset stack_top",
+    "mov eax, 8",
+    "push eax",
+    "mov eax, offset pvh_64",
+    "push eax",
+    "retf",
     ".code64",
+    "pvh_64:",
+    "mov eax, 16",
+    "mov ds, eax",
+    "mov es, eax",
+    "mov ss, eax",
+    "lea rsp, [rip + stack_top]",
+    "mov edi, offset pages + 0x6000",
+    "call {main}",
+    "ud2",
+    ".balign 8",
+    "pvh_gdt: .quad 0, 0x00af9b000000ffff, 0x00cf93000000ffff",
+    "pvh_gdtr: .word 23",
+    ".long pvh_gdt",
+    ".section .bss.pages, \"aw\", @nobits",
+    ".balign 4096",
+    "pages: .skip 0x7000",
+    main = sym main,
 );
 
 const SERIAL: u16 = 0x3f8;
@@ -98,7 +168,9 @@ extern "C" fn main(zero_page: u64) -> ! {
             say(b'H');
             halt();
         }
-        b'w' => write(),
+        b'w' => write(8, 1),
+        b'd' => write(8, 8),
+        b'o' => write(1, 8),
         b'c' => clock(),
         _ => say(b'R'),
     }
@@ -170,12 +242,15 @@ fn echo() {
     }
 }
 
-fn write() {
-    if let Some(disk) = disk::Disk::find() {
+fn write(in_flight: u64, spread: u64) {
+    if let Some(disk) = disk::Disk::find(in_flight, spread) {
         say(b'W');
         while disk.round() {
             if inb(SERIAL_LINE_STATUS) & 1 != 0 {
-                outb(SERIAL, inb(SERIAL));
+                match inb(SERIAL) {
+                    b'?' => disk::report(),
+                    byte => outb(SERIAL, byte),
+                }
             }
         }
         say(b'!');
@@ -201,9 +276,9 @@ fn clock() -> ! {
         }
         if inb(SERIAL_LINE_STATUS) & 1 != 0 {
             inb(SERIAL);
-            digits(last);
+            digits(last, 16);
             outb(SERIAL, b' ');
-            digits(longest);
+            digits(longest, 16);
             outb(SERIAL, b'\n');
             longest = 0;
             last = time();
@@ -211,8 +286,9 @@ fn clock() -> ! {
     }
 }
 
-fn digits(number: u64) {
-    let mut shift = 64;
+/// Writes the last `count` hexadecimal digits of a number.
+fn digits(number: u64, count: u32) {
+    let mut shift = count * 4;
     while shift > 0 {
         shift -= 4;
         let digit = (number >> shift & 15) as u8;
