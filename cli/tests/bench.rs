@@ -89,6 +89,31 @@ fn every_boot_is_reported_and_the_slots_data_is_as_it_was() {
 }
 
 #[test]
+fn machines_at_once_are_compared_to_one_alone() {
+    let Some(host) = host(&[HELLO, RESET]) else {
+        return;
+    };
+    let bench = ["bench", "boot", "slot1", "--ignore-cpu-check"];
+    let options = ["--together", "3", "-n", "2", "--json"];
+    let ended = host.run(&[&bench[..], &options].concat());
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    let report: Value = serde_json::from_str(&ended.stdout).unwrap();
+    assert_eq!(report["machines"], 3);
+    assert_eq!(report["all_ms"]["count"], 2);
+    let number = |key: &str| report[key].as_f64().unwrap();
+    assert!(
+        number("minimum_ms") > 0.0 && number("ratio") > 0.0,
+        "{report}"
+    );
+    // Each of three boots of both rounds said when its vCPU entered the guest.
+    assert_eq!(report["marks"][0]["mark"], "vcpu_run");
+    assert_eq!(report["marks"][0]["each"]["count"], 6);
+    assert_eq!(host.files("run/slot1"), ["lock"]);
+    let left = host.files("cache");
+    assert!(!left.iter().any(|name| name.contains("bench-")), "{left:?}");
+}
+
+#[test]
 fn slot_in_use_is_refused() {
     let Some(host) = host(&[HELLO, SPIN]) else {
         return;

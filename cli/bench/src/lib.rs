@@ -5,6 +5,7 @@
 //! - [`boot`]: one boot as a process, watched from outside
 //! - [`inspect`]: memory and KVM exits of a monitor while it runs
 //! - [`series`]: many boots, interleaved
+//! - [`together`]: several machines at once
 //! - [`stats`]: what many figures say
 //! - [`report`]: as a table, as JSON, as a page with pictures
 //!
@@ -20,3 +21,4 @@ pub mod report;
 pub mod series;
 pub mod stats;
 mod sys;
+pub mod together;

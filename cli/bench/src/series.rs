@@ -203,7 +203,7 @@ fn one_boot(
 }
 
 /// An error with everything that caused it, in one text.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

@@ -24,6 +24,7 @@ Examples:
   slotvmm bench boot slot1 --compare qemu --json > report.json
   slotvmm bench boot slot1 --peer firecracker=/opt/firecracker
   slotvmm bench boot slot1 --peer slotvmm-before=/tmp/slotvmm    another build
+  slotvmm bench boot slot1 --together 5
   slotvmm bench boot slot1 --mark 'ready=login: '"
 )]
 pub(crate) struct BenchBoot {
@@ -52,6 +53,9 @@ pub(crate) struct BenchBoot {
     /// Copy disks to a directory here instead of the cache directory
     #[arg(long, value_name = "DIR")]
     pub(crate) scratch: Option<PathBuf>,
+    /// Start so many machines at once, after one alone, instead of comparing with others
+    #[arg(long, value_name = "N", conflicts_with_all = ["compare", "peers", "html"], value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub(crate) together: Option<u32>,
     /// Write a page with figures and timelines
     #[arg(long, value_name = "FILE")]
     pub(crate) html: Option<PathBuf>,

@@ -126,6 +126,12 @@ pub struct BenchCommand {
     /// statically or against the machine's libraries. QEMU is there unless one is named.
     #[arg(long = "peer", value_name = "NAME=PATH")]
     pub peers: Vec<Peer>,
+    /// Start so many machines at once instead of comparing with others, as of `slotvmm bench boot`.
+    #[arg(long, value_name = "N", conflicts_with = "peers")]
+    pub together: Option<u32>,
+    /// Processors of the emulated machine; one with counted instructions.
+    #[arg(long, default_value_t = 1)]
+    pub cpus: u8,
     /// When a boot is over: ready or exit, as of `slotvmm bench boot`.
     #[arg(long)]
     pub until: Option<String>,

@@ -93,7 +93,7 @@ pub enum Stop<'a> {
     /// By SIGTERM.
     Signal,
     /// By a request.
-    Ask(&'a dyn Fn() -> io::Result<()>),
+    Ask(&'a (dyn Fn() -> io::Result<()> + Sync)),
 }
 
 /// What is watched for, the same for every monitor.

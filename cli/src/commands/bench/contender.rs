@@ -16,6 +16,7 @@ use hostnet::slot::SlotName;
 use tempfile::TempDir;
 use vmm::phases::Phase;
 
+use super::berth::Berth;
 use super::prepare::Stage;
 use crate::args::BenchBoot;
 use crate::boot_record;
@@ -26,31 +27,31 @@ use crate::resolve::{ReadyWhen, Slot};
 pub(super) struct Ours<'a> {
     name: String,
     program: PathBuf,
-    stage: &'a Stage,
+    berth: &'a Berth,
     slot: &'a Slot,
     arguments: Vec<OsString>,
-    shut_down: Box<dyn Fn() -> io::Result<()> + 'a>,
+    shut_down: Box<dyn Fn() -> io::Result<()> + Sync + 'a>,
 }
 
 impl<'a> Ours<'a> {
     pub(super) fn new(
         name: &str,
         program: PathBuf,
-        (stage, slot): (&'a Stage, &'a Slot),
+        (berth, slot): (&'a Berth, &'a Slot),
         args: &BenchBoot,
     ) -> Self {
-        let mut arguments: Vec<OsString> = vec!["--config".into(), stage.config().into()];
+        let mut arguments: Vec<OsString> = vec!["--config".into(), berth.config().into()];
         arguments.push("run".into());
         if args.ignore_cpu_check {
             arguments.push("--ignore-cpu-check".into());
         }
         arguments.push(slot.name.as_str().into());
-        let socket = run_dir(stage, &slot.name).join("control.sock");
+        let socket = run_dir(berth, &slot.name).join("control.sock");
         let client = Client::new(slot.name.clone(), socket);
         Self {
             name: name.to_owned(),
             program,
-            stage,
+            berth,
             slot,
             arguments,
             // Not the power button: how long a guest takes to go is not a matter of its boot.
@@ -59,8 +60,8 @@ impl<'a> Ours<'a> {
     }
 }
 
-fn run_dir(stage: &Stage, slot: &SlotName) -> PathBuf {
-    stage.config().join("run").join(slot.as_str())
+fn run_dir(berth: &Berth, slot: &SlotName) -> PathBuf {
+    berth.config().join("run").join(slot.as_str())
 }
 
 impl Contender for Ours<'_> {
@@ -73,16 +74,16 @@ impl Contender for Ours<'_> {
     }
 
     fn launch(&self) -> io::Result<Launch<'_>> {
-        self.stage.fresh_disks()?;
+        self.berth.fresh_disks()?;
         let mut environment = Vec::new();
         let mut listener = None;
         if let ReadyWhen::Notify(_) = self.slot.ready.when {
-            let path = self.stage.config().join("notify");
+            let path = self.berth.config().join("notify");
             remove(&path)?;
             listener = Some(Listener::of_monitor(&path)?);
             environment.push(("NOTIFY_SOCKET".into(), path.into()));
         }
-        remove(&boot_record::path(&run_dir(self.stage, &self.slot.name)))?;
+        remove(&boot_record::path(&run_dir(self.berth, &self.slot.name)))?;
         Ok(Launch {
             program: self.program.clone(),
             arguments: self.arguments.clone(),
@@ -94,7 +95,7 @@ impl Contender for Ours<'_> {
 
     /// What its phases say of points that do not show from outside.
     fn own_marks(&self, run: &Run) -> BTreeMap<Mark, f64> {
-        let Ok(record) = boot_record::load(&run_dir(self.stage, &self.slot.name)) else {
+        let Ok(record) = boot_record::load(&run_dir(self.berth, &self.slot.name)) else {
             return BTreeMap::new();
         };
         let exec_ms = record.exec_ns.saturating_sub(run.started_ns) as f64 / 1e6;
@@ -141,7 +142,7 @@ impl Contender for Other<'_> {
     }
 
     fn launch(&self) -> io::Result<Launch<'_>> {
-        self.stage.fresh_disks()?;
+        self.stage.berth.fresh_disks()?;
         let dir = self.stage.boot_dir()?;
         let listener = match &self.slot.ready.when {
             ReadyWhen::Notify(target) => {

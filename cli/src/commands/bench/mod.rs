@@ -1,13 +1,15 @@
 //! `bench`: boots a slot again and again, in turns with other monitors.
 //!
-//! [`prepare`] makes copies of what boots write to, [`contender`] says how each monitor is started,
+//! [`prepare`] makes copies of what boots write to, [`berth`] a place for each machine, [`contender`] says how each monitor is started,
 //! [`overlay`] writes the configuration that our own boots have, [`text`] prints the results. The boots
 //! themselves are `boot_bench`'s.
 
+mod berth;
 mod contender;
 mod overlay;
 mod prepare;
 mod text;
+mod together;
 
 use std::fs;
 use std::io::{self, IsTerminal as _};
@@ -19,6 +21,7 @@ use boot_bench::peer::{Kind, Peer};
 use boot_bench::report::{self, Report};
 use boot_bench::series::{self, Contender, Plan};
 use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
 
 use self::contender::{Other, Ours};
 use self::prepare::Stage;
@@ -41,6 +44,10 @@ fn boot(args: &BenchBoot, context: &Context) -> Result<Exit, CommandError> {
     let (_, slot) = context.slot(&args.slot)?;
     // Before there is anything to leave behind.
     let interrupts = Interrupts::block().map_err(CommandError::on("wait for signals"))?;
+    if let Some(machines) = args.together {
+        let stage = Stage::set(args, context, &slot)?;
+        return together::boot(args, context, (&stage, &slot), (machines, &interrupts));
+    }
     let (peers, mut notes) = peers(args, &slot);
     let stage = Stage::set(args, context, &slot)?;
     notes.extend(stage.left_out());
@@ -61,9 +68,7 @@ fn boot(args: &BenchBoot, context: &Context) -> Result<Exit, CommandError> {
     if let Some(path) = &args.html {
         write_page(path, &report)?;
     }
-    if let Some(path) = &args.save {
-        save(path, &report)?;
-    }
+    save(args, &report)?;
     print(&text::Printed(&report), context.format)
         .map_err(CommandError::on("print the results"))?;
     Ok(exit(&report))
@@ -77,11 +82,15 @@ fn contenders<'a>(
     peers: Vec<Peer>,
 ) -> Result<Vec<Box<dyn Contender + 'a>>, CommandError> {
     let own = std::env::current_exe().map_err(CommandError::on("find the program of slotvmm"))?;
-    let mut contenders: Vec<Box<dyn Contender>> =
-        vec![Box::new(Ours::new("slotvmm", own, (stage, slot), args))];
+    let mut contenders: Vec<Box<dyn Contender>> = vec![Box::new(Ours::new(
+        "slotvmm",
+        own,
+        (&stage.berth, slot),
+        args,
+    ))];
     for peer in &args.peers {
         if let args::OtherProgram::Slotvmm { name, program } = peer {
-            let other = Ours::new(name, program.clone(), (stage, slot), args);
+            let other = Ours::new(name, program.clone(), (&stage.berth, slot), args);
             contenders.push(Box::new(other));
         }
     }
@@ -173,8 +182,12 @@ fn write_page(path: &Path, report: &Report) -> Result<(), CommandError> {
     written.map_err(CommandError::on("write the page"))
 }
 
-fn save(path: &Path, report: &Report) -> Result<(), CommandError> {
-    let text = serde_json::to_vec_pretty(report).map_err(io::Error::other);
+/// Writes the results to a file, when that is asked for.
+fn save(args: &BenchBoot, results: &impl Serialize) -> Result<(), CommandError> {
+    let Some(path) = &args.save else {
+        return Ok(());
+    };
+    let text = serde_json::to_vec_pretty(results).map_err(io::Error::other);
     let written = text.and_then(|text| fs::write(path, text));
     written.map_err(CommandError::on("write the results"))
 }

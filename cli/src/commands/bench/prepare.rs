@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use vmm::boot::{self, Payload};
 
 use super::super::{CommandError, Context};
-use super::overlay::{self, Replaced};
+use super::berth::{Base, Berth};
 use crate::args::BenchBoot;
 use crate::config::ConfigDir;
 use crate::disk;
@@ -23,25 +23,18 @@ use crate::rundir::RunDir;
 pub(super) struct Stage {
     /// What every monitor boots.
     pub(super) machine: Machine,
-    /// Images that are copied anew for each boot.
-    copies: Vec<Copied>,
+    /// Where boots in turns happen.
+    pub(super) berth: Berth,
+    /// The slot's disks as they were.
+    bases: Vec<Base>,
     /// On a disk: copies and kernel.
-    _scratch: TempDir,
+    scratch: TempDir,
     /// In memory, where run directories are: configuration and sockets.
     sockets: TempDir,
     about: Vec<(String, String)>,
     left_out: Vec<String>,
     /// Removed last.
     _claim: RunDir,
-}
-
-/// An image that boots write to.
-#[derive(Debug)]
-struct Copied {
-    /// As the slot's disk was.
-    base: PathBuf,
-    /// What a boot gets.
-    image: PathBuf,
 }
 
 impl Stage {
@@ -64,10 +57,11 @@ impl Stage {
             .prefix("b")
             .tempdir_in(&slot.paths.run_dir);
         let sockets = sockets.map_err(CommandError::on("make a directory for sockets"))?;
-        let (copies, replaced, disks) = copy_disks(slot, scratch.path())?;
-        overlay::write(context, &args.slot, (slot, &replaced), sockets.path())?;
+        let bases = copy_disks(slot, scratch.path())?;
+        let place = (scratch.path(), sockets.path().to_owned());
+        let berth = Berth::make(context, (&args.slot, slot), &bases, place)?;
         // As our own boots resolve it, or peers would have parameters for what was left out.
-        let booted = as_booted(sockets.path(), slot)?;
+        let booted = as_booted(berth.config(), slot)?;
         let payload = boot::open(&plan::vm_config(&booted).boot)?;
         let exported = payload
             .export(scratch.path())
@@ -79,21 +73,33 @@ impl Stage {
                 kernel: exported.kernel,
                 initrd: exported.initrd,
                 cmdline: payload.params().to_owned(),
-                disks,
+                disks: disks(slot, &berth),
                 cid: booted.vsock.as_ref().map(|vsock| vsock.cid),
             },
             about: describe(slot, &payload),
             left_out: left_out(slot),
-            copies,
-            _scratch: scratch,
+            berth,
+            bases,
+            scratch,
             sockets,
             _claim: claim,
         })
     }
 
-    /// The configuration directory of our own boots, also the place of their sockets.
-    pub(super) fn config(&self) -> &Path {
-        self.sockets.path()
+    /// Places for so many machines at once.
+    pub(super) fn berths(
+        &self,
+        context: &Context,
+        (argument, slot): (&str, &Slot),
+        count: u32,
+    ) -> Result<Vec<Berth>, CommandError> {
+        let berths = (1..=count).map(|number| {
+            let name = number.to_string();
+            let scratch = self.scratch.path().join(&name);
+            let place = (scratch.as_path(), self.sockets.path().join(&name));
+            Berth::make(context, (argument, slot), &self.bases, place)
+        });
+        berths.collect()
     }
 
     /// A new directory for one boot of a peer.
@@ -101,14 +107,6 @@ impl Stage {
         tempfile::Builder::new()
             .prefix("p")
             .tempdir_in(self.sockets.path())
-    }
-
-    /// Makes every disk as it was.
-    pub(super) fn fresh_disks(&self) -> io::Result<()> {
-        self.copies.iter().try_for_each(|copied| {
-            let to = File::create(&copied.image)?;
-            copy_image(&File::open(&copied.base)?, &to, Method::Auto, &|_| {}).map(drop)
-        })
     }
 
     /// The machine in words.
@@ -128,31 +126,39 @@ fn as_booted(dir: &Path, slot: &Slot) -> Result<Slot, CommandError> {
     Ok(Slot::resolve(&config.host()?, &config.slot(&slot.name)?)?)
 }
 
-type Disks = (Vec<Copied>, Vec<Replaced>, Vec<BenchDisk>);
+/// Disks of the machine, in order.
+fn disks(slot: &Slot, berth: &Berth) -> Vec<BenchDisk> {
+    let disks = slot.disks.iter().map(|disk| match berth.image(&disk.id) {
+        Some(image) => BenchDisk {
+            path: image.to_owned(),
+            access: Access::ReadWrite,
+        },
+        None => BenchDisk {
+            path: disk.path.clone(),
+            access: Access::ReadOnly,
+        },
+    });
+    disks.collect()
+}
 
 /// Copies the disks that are written to, as they are now.
-fn copy_disks(slot: &Slot, scratch: &Path) -> Result<Disks, CommandError> {
-    let (mut copies, mut replaced, mut disks) = (Vec::new(), Vec::new(), Vec::new());
-    for disk in &slot.disks {
-        let (path, access) = match disk.usage {
-            Use::ReadOnly => (disk.path.clone(), Access::ReadOnly),
-            Use::Exclusive => {
-                let copied = copy(disk, scratch)?;
-                let image = copied.image.clone();
-                replaced.push(Replaced::new(disk, image.clone()));
-                copies.push(copied);
-                (image, Access::ReadWrite)
-            }
-        };
-        disks.push(BenchDisk { path, access });
-    }
-    Ok((copies, replaced, disks))
+fn copy_disks(slot: &Slot, scratch: &Path) -> Result<Vec<Base>, CommandError> {
+    let written = slot
+        .disks
+        .iter()
+        .filter(|disk| disk.usage == Use::Exclusive);
+    let bases = written.map(|disk| {
+        Ok(Base {
+            disk: disk.clone(),
+            path: copy(disk, scratch)?,
+        })
+    });
+    bases.collect()
 }
 
 /// Copies one, or makes it in the copy's place when there is none yet.
-fn copy(disk: &Disk, scratch: &Path) -> Result<Copied, CommandError> {
+fn copy(disk: &Disk, scratch: &Path) -> Result<PathBuf, CommandError> {
     let base = scratch.join(format!("{}.base", disk.id));
-    let image = scratch.join(format!("{}.img", disk.id));
     let failed = CommandError::on("copy the slot's disks");
     if let (disk::Presence::WillBeCreated, Some(create)) = (disk::inspect(disk)?, &disk.create) {
         let made = Disk {
@@ -164,7 +170,7 @@ fn copy(disk: &Disk, scratch: &Path) -> Result<Copied, CommandError> {
             ..disk.clone()
         };
         disk::open(&made)?;
-        return Ok(Copied { base, image });
+        return Ok(base);
     }
     // Locked until it is copied: nobody writes to it meanwhile.
     let from = disk::open(disk)?;
@@ -176,7 +182,7 @@ fn copy(disk: &Disk, scratch: &Path) -> Result<Copied, CommandError> {
     }
     let to = File::create(&base).map_err(&failed)?;
     copy_image(&from, &to, Method::Auto, &|_| {}).map_err(&failed)?;
-    Ok(Copied { base, image })
+    Ok(base)
 }
 
 fn describe(slot: &Slot, payload: &Payload) -> Vec<(String, String)> {

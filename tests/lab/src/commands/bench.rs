@@ -59,7 +59,7 @@ pub fn bench(args: &BenchCommand) -> Result<u8> {
         job.results = Some(absolute(to)?);
     }
     job.limits = Limits {
-        cpus: 1,
+        cpus: args.cpus,
         memory_mib: 3072,
         timeout: TIMEOUT,
     };
@@ -96,6 +96,9 @@ fn command(
     }
     for table in &args.set {
         command.extend(["--set".into(), toml::to_string(table)?.into()]);
+    }
+    if let Some(machines) = args.together {
+        command.extend(["--together".into(), machines.to_string().into()]);
     }
     if let Some(until) = &args.until {
         command.extend(["--until".into(), until.into()]);

@@ -38,6 +38,9 @@ pub struct BenchArgs {
     /// Other monitors, as NAME=PATH.
     #[arg(long = "peer")]
     pub peers: Vec<Peer>,
+    /// Start so many machines at once instead.
+    #[arg(long)]
+    pub together: Option<u32>,
     /// When a boot is over.
     #[arg(long)]
     pub until: Option<String>,
@@ -71,19 +74,27 @@ pub fn bench(args: &BenchArgs) -> Result<u8> {
     configure(dir.path(), &slot)?;
     let mut command = Command::new(program);
     command.arg("--config").arg(dir.path().join("etc"));
-    command.args(["-v", "bench", "boot", SLOT, "--compare", "none"]);
+    command.args(["-v", "bench", "boot", SLOT]);
     command.args(["--boots", &args.boots.to_string(), "--timeout", patience]);
     command.args(["--mark", "init=MINI init"]);
     command.arg("--scratch").arg(dir.path());
-    for peer in peers(args, dir.path())? {
-        command.args(["--peer", &peer]);
+    match args.together {
+        Some(machines) => drop(command.args(["--together", &machines.to_string()])),
+        None => {
+            command.args(["--compare", "none"]);
+            for peer in peers(args, dir.path())? {
+                command.args(["--peer", &peer]);
+            }
+        }
     }
     if let Some(until) = &args.until {
         command.args(["--until", until]);
     }
     if let Some(results) = std::env::var_os(RESULTS_VARIABLE).map(PathBuf::from) {
         command.arg("--save").arg(results.join("report.json"));
-        command.arg("--html").arg(results.join("report.html"));
+        if args.together.is_none() {
+            command.arg("--html").arg(results.join("report.html"));
+        }
     }
     let status = sys::die_with_parent(&mut command)
         .status()
