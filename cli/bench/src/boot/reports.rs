@@ -35,11 +35,12 @@ impl Reports {
     /// Takes one report; returns the marks that it shows.
     pub(super) fn hear(&mut self, report: &[u8]) -> Vec<Mark> {
         let mut marks = Vec::new();
-        if let Origin::Guest(_) = self.origin {
-            // It reports, so it has been started.
+        let text = String::from_utf8_lossy(report);
+        let is_guest = matches!(self.origin, Origin::Guest(_));
+        if is_guest && text.lines().any(tells_how_far) {
             marks.push(Mark::Init);
         }
-        for line in String::from_utf8_lossy(report).lines() {
+        for line in text.lines() {
             match line.split_once('=') {
                 Some(("READY", "1")) => self.said_ready = true,
                 Some(("X_SYSTEMD_UNIT_ACTIVE", target)) => {
@@ -62,6 +63,17 @@ impl Reports {
     }
 }
 
+/// Whether a line says how far the guest is. systemd says earlier who it is: slotvmm does not listen to
+/// that, so with other monitors it does not count either.
+fn tells_how_far(line: &str) -> bool {
+    match line.split_once('=') {
+        Some(("READY", value)) => value == "1",
+        Some(("STATUS", _)) => true,
+        Some(("X_SYSTEMD_UNIT_ACTIVE", unit)) => unit.ends_with(".target"),
+        _ => false,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -74,6 +86,14 @@ mod tests {
         assert_eq!(reports.hear(b"READY=1"), [Mark::Init]);
         let last = reports.hear(b"X_SYSTEMD_UNIT_ACTIVE=multi-user.target\n");
         assert_eq!(last, [Mark::Init, Mark::Ready]);
+    }
+
+    #[test]
+    fn what_systemd_says_of_itself_is_not_how_far_it_is() {
+        let mut reports = Reports::of(Origin::Guest(None));
+        assert!(reports.hear(b"X_SYSTEMD_HOSTNAME=slot1").is_empty());
+        assert!(reports.hear(b"X_SYSTEMD_UNIT_ACTIVE=a.service").is_empty());
+        assert_eq!(reports.hear(b"STATUS=x"), [Mark::Init]);
     }
 
     #[test]

@@ -3,11 +3,13 @@
 
 mod exits;
 mod memory;
+mod time;
 
 use serde::Serialize;
 
 pub use self::exits::Exits;
 pub use self::memory::Resident;
+pub use self::time::Spent;
 use crate::boot::Inspect;
 
 /// A figure, or why there is none.
@@ -37,7 +39,11 @@ pub struct Inspection {
     pub memory: Known<Resident>,
     /// KVM exits by reason until the last look.
     pub exits: Known<Exits>,
+    /// What its processor time was spent on until the last look.
+    pub time: Known<Spent>,
 }
+
+const NEVER: &str = "the process ended before it was looked at";
 
 /// Looks at one monitor's process again and again.
 #[derive(Debug)]
@@ -45,6 +51,7 @@ pub struct Inspector {
     memory_mib: u64,
     memory: Known<Resident>,
     exits: exits::Counter,
+    time: Known<Spent>,
 }
 
 impl Inspector {
@@ -52,8 +59,9 @@ impl Inspector {
     pub fn new(memory_mib: u64) -> Self {
         Self {
             memory_mib,
-            memory: Known::NotAvailable("the process ended before it was looked at".to_owned()),
+            memory: Known::NotAvailable(NEVER.to_owned()),
             exits: exits::Counter::default(),
+            time: Known::NotAvailable(NEVER.to_owned()),
         }
     }
 
@@ -62,6 +70,7 @@ impl Inspector {
         Inspection {
             memory: self.memory,
             exits: self.exits.into_exits(),
+            time: self.time,
         }
     }
 }
@@ -78,6 +87,10 @@ impl Inspect for Inspector {
             }
         }
         self.exits.look(pid);
+        // The last look counts; after the end there is nothing to see.
+        if let Ok(spent) = time::spent(pid) {
+            self.time = Known::Value(spent);
+        }
     }
 }
 
@@ -93,5 +106,6 @@ mod tests {
         let seen = inspector.into_inspection();
         assert!(matches!(seen.memory, Known::NotAvailable(_)), "{seen:?}");
         assert!(matches!(seen.exits, Known::NotAvailable(_)), "{seen:?}");
+        assert!(matches!(seen.time, Known::NotAvailable(_)), "{seen:?}");
     }
 }

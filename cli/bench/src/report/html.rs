@@ -196,6 +196,7 @@ fn inspections(markup: &mut Markup, entries: &[Entry]) -> io::Result<()> {
     let head = [
         "monitor",
         "program",
+        "CPU time in the guest",
         "private (KiB)",
         "shared (KiB)",
         "exits",
@@ -207,6 +208,8 @@ fn inspections(markup: &mut Markup, entries: &[Entry]) -> io::Result<()> {
         match &entry.inspection {
             None => cells.push("no boot was looked at".to_owned()),
             Some(seen) => {
+                let part = seen.time.value().and_then(|spent| spent.guest_part());
+                cells.push(part.map_or_else(String::new, |part| format!("{:.0} %", part * 100.0)));
                 match &seen.memory {
                     Known::Value(memory) => cells.extend([
                         memory.private_kib.to_string(),

@@ -1,6 +1,6 @@
 //! The results as text.
 
-use boot_bench::inspect::Known;
+use boot_bench::inspect::{Known, Spent};
 use boot_bench::report::{Figure, Report as Results};
 use boot_bench::series::Entry;
 use serde::{Serialize, Serializer};
@@ -80,6 +80,7 @@ fn inspections(entries: &[Entry]) -> String {
                 "not looked at".to_owned(),
                 dash(),
                 dash(),
+                dash(),
             ];
         };
         let memory = match &seen.memory {
@@ -101,17 +102,34 @@ fn inspections(entries: &[Entry]) -> String {
             }
             Known::NotAvailable(why) => (format!("not available: {why}"), dash()),
         };
-        [entry.name.clone(), memory, exits, reasons]
+        let time = match seen.time.value() {
+            Some(spent) => spent_on(*spent),
+            None => dash(),
+        };
+        [entry.name.clone(), time, memory, exits, reasons]
     });
     table(
         [
             "MONITOR",
+            "CPU TIME IN THE GUEST",
             "MEMORY BESIDES GUEST RAM",
             "KVM EXITS",
             "BY REASON",
         ],
         rows,
     )
+}
+
+fn spent_on(spent: Spent) -> String {
+    match spent.guest_part() {
+        Some(part) => format!(
+            "{:.0} % (itself {:.0} ms, kernel {:.0} ms)",
+            part * 100.0,
+            spent.monitor_ms,
+            spent.kernel_ms
+        ),
+        None => dash(),
+    }
 }
 
 fn failures(entries: &[Entry]) -> String {
