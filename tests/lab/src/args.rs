@@ -55,6 +55,8 @@ pub enum Command {
     Throughput(ThroughputCommand),
     /// Measure how fast a guest reads a shared directory, beside QEMU with virtiofsd.
     Shares(SharesCommand),
+    /// Write what was measured, here and by `cargo bench`, into docs/performance.md.
+    Report,
     /// What the lab's commands do inside the lab.
     #[command(subcommand, hide = true)]
     Inside(Inside),

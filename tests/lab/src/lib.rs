@@ -6,6 +6,7 @@
 //! - [`host`]: where commands run, directly or in an emulated machine
 //! - [`inside`]: the part of our own commands that runs there
 //! - [`check`]: the steps of the test command
+//! - [`record`], [`report`]: measurements, and the tables made of them
 //! - [`commands`]: the verbs
 #![deny(unsafe_code)]
 
@@ -21,6 +22,8 @@ pub mod kernels;
 pub mod packages;
 pub mod process;
 pub mod progress;
+pub mod record;
+pub mod report;
 #[expect(unsafe_code, reason = "the one module for it")]
 mod sys;
 pub mod tools;

@@ -15,6 +15,7 @@ fn main() -> ExitCode {
         Command::Check(args) => commands::check(args),
         Command::Matrix { only } => commands::matrix(&only),
         Command::Measure(args) => commands::measure(&args),
+        Command::Report => commands::report(),
         Command::Bench(args) => commands::bench(&args),
         Command::Inside(Inside::Bench(args)) => inside::bench(&args),
         Command::Throughput(args) => commands::throughput(&args),

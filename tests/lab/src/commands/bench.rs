@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::fs;
-use std::path::{PathBuf, absolute};
+use std::path::{Path, PathBuf, absolute};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -14,6 +14,7 @@ use crate::guest::Images;
 use crate::host::{Host, Job, Limits, Timing};
 use crate::kernels::KernelId;
 use crate::progress::heading;
+use crate::record;
 use crate::tools::Tools;
 
 /// Time for all boots.
@@ -54,16 +55,55 @@ pub fn bench(args: &BenchCommand) -> Result<u8> {
     if args.icount {
         job.timing = Timing::Instructions;
     }
-    if let Some(to) = &args.to {
-        fs::create_dir_all(to).with_context(|| format!("Cannot create {}", to.display()))?;
-        job.results = Some(absolute(to)?);
-    }
+    let results = tempfile::tempdir()?;
+    job.results = Some(results.path().to_owned());
     job.limits = Limits {
         cpus: args.cpus,
         memory_mib: 3072,
         timeout: TIMEOUT,
     };
-    host.run(&job)
+    let status = host.run(&job)?;
+    if status == 0 {
+        keep(args, results.path())?;
+    }
+    if let Some(to) = &args.to {
+        copy(results.path(), to)?;
+    }
+    Ok(status)
+}
+
+/// Keeps the results for the document.
+fn keep(args: &BenchCommand, results: &Path) -> Result<()> {
+    let path = results.join("report.json");
+    let text = fs::read(&path).with_context(|| format!("Cannot read {}", path.display()))?;
+    let values: serde_json::Value = serde_json::from_slice(&text)?;
+    let (name, mut command) = match (args.together, args.guest) {
+        (Some(machines), _) => (
+            "together",
+            format!("cargo lab bench --together {machines} --cpus {}", args.cpus),
+        ),
+        (None, BenchGuest::Mini) => ("bench-mini", "cargo lab bench".to_owned()),
+        (None, BenchGuest::Systemd) => {
+            let command = "cargo lab bench --guest systemd";
+            ("bench-systemd", command.to_owned())
+        }
+    };
+    if args.icount {
+        command.push_str(" --icount");
+    }
+    command.push_str(&format!(" -n {}", args.boots));
+    record::keep(name, &command, &values)
+}
+
+/// Copies every file of `from` to the directory `to`.
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    fs::create_dir_all(to).with_context(|| format!("Cannot create {}", to.display()))?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let to = to.join(entry.file_name());
+        fs::copy(entry.path(), &to).with_context(|| format!("Cannot write {}", to.display()))?;
+    }
+    Ok(())
 }
 
 /// The lab's own command for the part inside.

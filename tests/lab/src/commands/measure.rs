@@ -13,6 +13,7 @@ use crate::host::{Host, Job, Limits, Mode, Timing};
 use crate::inside::Sample;
 use crate::kernels::KernelId;
 use crate::progress::heading;
+use crate::record;
 use crate::tools::Tools;
 
 /// Median of one measure of a monitor.
@@ -83,6 +84,9 @@ pub fn measure(args: &MeasureCommand) -> Result<u8> {
         .filter_map(|line| serde_json::from_str(line).ok())
         .collect();
     print!("{}", table(&samples));
+    if status == 0 {
+        record::keep("measure", "cargo lab measure", &samples)?;
+    }
     Ok(status)
 }
 

@@ -13,6 +13,7 @@ use crate::host::{Host, Job, Limits, Timing};
 use crate::inside::Reading;
 use crate::kernels::KernelId;
 use crate::progress::heading;
+use crate::record;
 use crate::tools::Tools;
 
 /// Time for all guests.
@@ -71,6 +72,9 @@ pub fn shares(args: &SharesCommand) -> Result<u8> {
         .filter_map(|line| serde_json::from_str(line).ok())
         .collect();
     print!("{}", table(&readings));
+    if status == 0 {
+        record::keep("shares", "cargo lab shares", &readings)?;
+    }
     Ok(status)
 }
 

@@ -12,6 +12,7 @@ use crate::guest::{Images, Iperf};
 use crate::host::{Host, Job, Limits};
 use crate::inside::Transfer;
 use crate::progress::heading;
+use crate::record;
 use crate::tools::Tools;
 
 /// Kernel that the guest boots.
@@ -69,6 +70,9 @@ pub fn throughput(args: &ThroughputCommand) -> Result<u8> {
         .filter_map(|line| serde_json::from_str(line).ok())
         .collect();
     print!("{}", table(&transfers));
+    if status == 0 {
+        record::keep("throughput", "cargo lab throughput", &transfers)?;
+    }
     Ok(status)
 }
 

@@ -93,7 +93,8 @@ pub(super) fn program(name: &str) -> Result<Option<PathBuf>> {
         .max_by_key(|path| modified(path)))
 }
 
-fn target() -> Result<PathBuf> {
+/// The directory of what cargo builds.
+pub(crate) fn target() -> Result<PathBuf> {
     Ok(match std::env::var_os("CARGO_TARGET_DIR") {
         Some(dir) => std::path::absolute(dir)?,
         None => root()?.join("target"),
