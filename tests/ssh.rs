@@ -71,6 +71,31 @@ fn stock_ssh(lab: &Lab, slot: &Slot, user: &str, command: &str) -> Result<Ended>
     Ended::of(client)
 }
 
+/// Checks what the guest says of its boot: units and initcalls, as bars of a picture as well.
+fn check_boot_report(slot: &Slot) -> Result<()> {
+    let picture = slot.path("boot.svg");
+    let path = picture.to_string_lossy();
+    let report = slot.json(&["boot-report", "slot1", "--svg", &path])?;
+    for (kind, known) in [
+        ("units", "systemd-journald.service"),
+        ("initcalls", "virtio_mmio_init"),
+    ] {
+        let list = report[kind].as_array().context("The guest said nothing")?;
+        ensure!(list.iter().any(|one| one["name"] == known), "{report}");
+        for one in list {
+            let (start, end) = (one["start_ms"].as_f64(), one["end_ms"].as_f64());
+            ensure!(Some(0.0) <= start && start <= end, "{one}");
+        }
+    }
+    ensure!(
+        report["causes"].as_array().map(Vec::len) == Some(3),
+        "{report}"
+    );
+    let picture = fs::read_to_string(picture)?;
+    ensure!(picture.contains(".service"), "{picture}");
+    Ok(())
+}
+
 #[test]
 fn key_of_the_boot_opens_a_guest_without_a_network() -> Result<()> {
     let Some(lab) = Lab::enter()? else {
@@ -79,6 +104,8 @@ fn key_of_the_boot_opens_a_guest_without_a_network() -> Result<()> {
     let slot = lab.slot("")?;
     let mut overlay = Overlay::new(&slot)?;
     overlay.parameter(EARLY);
+    // For the report of the boot. The kernel's own log is too short for all of it.
+    overlay.parameter("initcall_debug log_buf_len=4M");
     overlay.put("etc/systemd/system/sshd@.service.d/slotvmm.conf", DROP_IN)?;
     let text = overlay.slot_text(&lab, Distribution::Trixie)?;
     slot.write_slot(&format!("net = []\n{text}"))?;
@@ -97,6 +124,7 @@ fn key_of_the_boot_opens_a_guest_without_a_network() -> Result<()> {
     );
     let ended = ssh(&slot, &["admin@slot1", "id -un; echo why >&2; exit 7"])?.expect_code(7)?;
     assert_eq!((ended.stdout.trim(), ended.stderr.trim()), ("admin", "why"));
+    check_boot_report(&slot)?;
     let ended = stock_ssh(&lab, &slot, "root", BOOT_ID)?.expect_code(0)?;
     assert_eq!(ended.stdout.trim(), expected);
     let ended = stock_ssh(&lab, &slot, "admin", "id -un; exit 7")?.expect_code(7)?;

@@ -6,9 +6,9 @@ use std::io;
 use super::xml::Markup;
 
 /// Width of a picture, and of the part that shows time, in pixels.
-const WIDTH: f64 = 900.0;
-const LEFT: f64 = 150.0;
-const RIGHT: f64 = 70.0;
+const WIDTH: f64 = 960.0;
+const LEFT: f64 = 190.0;
+const RIGHT: f64 = 90.0;
 
 /// Heights in pixels: of a lane, of its bar, and of the scale below the lanes.
 const LANE: f64 = 46.0;

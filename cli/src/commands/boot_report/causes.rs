@@ -40,7 +40,7 @@ const REMEDIES: [(&str, &str); 16] = [
     ),
     (
         "init",
-        "boot.params = [\"quiet\"]: each byte on the serial console leaves the guest twice",
+        "an initrd with fewer modules; boot.params = [\"quiet\"] where it is not: each byte leaves the guest",
     ),
     (
         "sysinit",

@@ -91,15 +91,12 @@ impl Boot {
         // The guest's clock starts about when its first vCPU does.
         let started = steps.iter().find(|step| step.name == Phase::VcpuRun.name());
         let offset = started.map_or(0.0, |step| step.end_ms);
-        let inside = self
-            .guest
-            .longest(SHOWN)
-            .into_iter()
-            .enumerate()
-            .map(|(index, timed)| Lane {
-                name: shortened(&timed.name),
-                spans: vec![span(index, &timed.after(offset))],
-            });
+        let mut longest = self.guest.longest(SHOWN);
+        longest.sort_by(|one, other| one.start_ms.total_cmp(&other.start_ms));
+        let inside = longest.into_iter().enumerate().map(|(index, timed)| Lane {
+            name: shortened(&timed.name),
+            spans: vec![span(index, &timed.after(offset))],
+        });
         let lanes: Vec<Lane> = std::iter::once(host).chain(inside).collect();
         let ends = lanes
             .iter()
