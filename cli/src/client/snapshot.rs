@@ -6,6 +6,7 @@ use std::mem::MaybeUninit;
 use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use hostnet::slot::SlotName;
@@ -34,10 +35,12 @@ const LAST_WAIT: Timespec = Timespec {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SnapshotFailure {
     /// The slot says why.
-    #[error("{slot} took no snapshot: {reason}")]
+    #[error("{slot} took no snapshot in {}: {reason}", place.display())]
     Failed {
         /// The slot.
         slot: SlotName,
+        /// The directory that it would be in.
+        place: PathBuf,
         /// Why.
         reason: String,
     },
@@ -135,19 +138,20 @@ impl Interrupts {
 /// A snapshot that a running slot takes. Dropped before its end, the slot gives it up.
 pub(crate) struct Following {
     slot: SlotName,
+    place: PathBuf,
     reports: UnixStream,
     bytes: Vec<u8>,
 }
 
 impl Client {
-    /// Has the slot fill `target`, an empty file.
+    /// Has the slot fill `target`, an empty file below `place`.
     ///
     /// # Errors
     /// When the slot does not run, refuses, or does not answer properly.
     pub(crate) fn snapshot(
         &self,
         spec: &SnapshotSpec,
-        target: &File,
+        (target, place): (&File, &Path),
     ) -> Result<Following, ClientError> {
         let talk = |source| self.talk_error(source);
         let body = serde_json::to_string(spec).map_err(|error| talk(error.into()))?;
@@ -172,6 +176,7 @@ impl Client {
         self.read_answer(&mut stream, LINE)?;
         Ok(Following {
             slot: self.slot.clone(),
+            place: place.to_owned(),
             reports,
             bytes: Vec::new(),
         })
@@ -201,6 +206,7 @@ impl Following {
                 return match serde_json::from_slice(&line) {
                     Ok(Report::Failed { error }) => Err(SnapshotFailure::Failed {
                         slot: self.slot.clone(),
+                        place: self.place.clone(),
                         reason: error,
                     }),
                     Ok(report) => Ok(report),

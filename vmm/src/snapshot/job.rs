@@ -189,6 +189,10 @@ impl Work {
             armed.give_up();
         }
         self.disk.disarm();
+        if result.is_err() {
+            // The guest may need the space before whoever asked removes the file.
+            let _ = self.target.set_len(0);
+        }
         let report = match result {
             Ok(copied) => {
                 tracing::info!(disk = %self.spec.disk, copied, "Snapshot complete");
@@ -219,6 +223,7 @@ impl Work {
         // Before the pause, since it needs memory in proportion to the disk.
         let method = self.method()?;
         let preservation = Arc::new(Preservation::new(Arc::clone(&self.disk), method));
+        preservation.check_room(&self.target)?;
         failpoint::point("prepared").map_err(host("prepare the copy"))?;
         self.tell(&Report::Flushing)?;
         let pause = self.pause(&preservation)?;

@@ -58,7 +58,8 @@ pub(super) fn snapshot(
         frozen = Some(client.freeze(&interrupts)?);
         failpoint::pass("frozen");
     }
-    let mut following = client.snapshot(&spec, pending.image_file())?;
+    let place = store.layout().state(state);
+    let mut following = client.snapshot(&spec, (pending.image_file(), &place))?;
     failpoint::pass("asked");
     let taken = follow(&mut following, &interrupts, frozen)?;
     failpoint::pass("done was heard");

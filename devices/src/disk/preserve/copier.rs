@@ -12,7 +12,7 @@ use rustix::io::Errno;
 
 use crate::failpoint;
 
-use super::{CLUSTER_BYTES, End, Method, Preservation, PreserveError};
+use super::{CLUSTER_BYTES, End, Method, Preservation, PreserveError, space};
 
 /// Most clusters copied before looking for a write that waits: 512 KiB. A write that waits for its
 /// clusters to be shared waits for no more than these either.
@@ -145,6 +145,8 @@ impl Preservation {
                 clear_to = data.start;
                 break;
             }
+            // Others write there as well.
+            space::room(target, 0)?;
             if self.method == Method::Share {
                 let shared = failpoint::point("share")
                     .and_then(|()| self.image.share_with(target, start..end));

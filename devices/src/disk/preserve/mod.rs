@@ -18,6 +18,7 @@
 mod clusters;
 mod copier;
 mod engine;
+mod space;
 #[cfg(test)]
 mod tests;
 
@@ -49,6 +50,17 @@ pub enum PreserveError {
         /// What the host said.
         #[source]
         source: io::Error,
+    },
+    /// The copy's file system is too full. Nothing of it is taken from the guest.
+    #[error(
+        "The copy needs up to {needed} MiB, 16 of them left to the guest, and its file system has {free} \
+         MiB free: make room there"
+    )]
+    NoRoom {
+        /// What it needs, in MiB.
+        needed: u64,
+        /// What there is, in MiB.
+        free: u64,
     },
     /// The copy could not be written.
     #[error("Failed to write the copy at byte {offset}; is its file system full?")]

@@ -362,3 +362,15 @@ fn holes_stay_holes_and_do_not_count() {
     assert!(bench.target.metadata().unwrap().blocks() * 512 <= 2 * CLUSTER_BYTES);
     assert!(content(&bench.target) == bench.before);
 }
+
+#[test]
+fn copy_that_does_not_fit_is_refused() {
+    let target = tempfile::tempfile().unwrap();
+    let space = rustix::fs::fstatvfs(&target).unwrap();
+    if space.f_blocks == 0 {
+        println!("skipped: temporary files are where there is no limit");
+        return;
+    }
+    let error = space::room(&target, u64::MAX).unwrap_err();
+    assert!(error.to_string().ends_with("make room there"), "{error}");
+}
