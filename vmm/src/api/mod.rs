@@ -21,6 +21,8 @@
 
 mod carrier;
 mod connections;
+#[cfg(any(test, feature = "test-utils"))]
+pub mod fuzz;
 mod server;
 
 use serde::{Deserialize, Serialize};

@@ -77,7 +77,7 @@ async fn accept(listener: UnixListener, events: EventSender) -> io::Result<()> {
     }
 }
 
-async fn serve_connection(stream: UnixStream, events: EventSender, asked: Asked) {
+pub(super) async fn serve_connection(stream: UnixStream, events: EventSender, asked: Asked) {
     let luggage = Luggage::default();
     let carrier = Carrier::new(stream, luggage.clone());
     let service = service_fn(move |request| {
