@@ -18,12 +18,7 @@ const SPIN: &[u8] = &[0xeb, 0xfe];
 
 /// A host with a slot that runs `code` and has a data image, or nothing where KVM cannot be used.
 fn host(code: &[&[u8]]) -> Option<Host> {
-    let kvm = fs::OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open("/dev/kvm");
-    if let Err(error) = kvm {
-        eprintln!("skipped: /dev/kvm cannot be opened: {error}");
+    if !common::kvm_opens() {
         return None;
     }
     let host = Host::with_kernel(&code.concat());

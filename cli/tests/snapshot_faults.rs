@@ -109,12 +109,7 @@ fn guest() -> PathBuf {
 impl Bench {
     /// Nothing where KVM cannot be used.
     fn new(backend: &str) -> Option<Self> {
-        let kvm = fs::OpenOptions::new()
-            .read(true)
-            .write(true)
-            .open("/dev/kvm");
-        if let Err(error) = kvm {
-            eprintln!("skipped: /dev/kvm cannot be opened: {error}");
+        if !common::kvm_opens() {
             return None;
         }
         let host = Host::new();

@@ -19,17 +19,20 @@ pub(crate) struct Snapshot {
     pub(crate) slot: Name,
     /// Name of the new snapshot
     pub(crate) snapshot: Name,
-    /// Copy at most so many MiB a second, where blocks cannot be shared, instead of what host.toml says;
+    /// Copy at most so many MiB a second, where blocks cannot be shared, instead of what the slot's file or host.toml says;
     /// writes of the guest do not wait for that
     #[arg(long, value_name = "MIB")]
     pub(crate) rate: Option<u32>,
-    /// Give up when the guest would be halted for longer, instead of what host.toml says or 1000
+    /// Give up when the guest would be halted for longer, instead of what the slot's file or host.toml says or 1000
     #[arg(long, value_name = "MS")]
     pub(crate) pause_limit: Option<u32>,
     /// Have the guest freeze its file systems for the moment: nothing is to be replayed after. Takes
     /// slotvmm-guest in the guest
     #[arg(long)]
     pub(crate) fsfreeze: bool,
+    /// Have it not, whatever the slot's file or host.toml says
+    #[arg(long, conflicts_with = "fsfreeze")]
+    pub(crate) no_fsfreeze: bool,
 }
 
 impl Snapshot {
@@ -41,6 +44,7 @@ impl Snapshot {
             rate: None,
             pause_limit: None,
             fsfreeze: false,
+            no_fsfreeze: false,
         }
     }
 }

@@ -1,10 +1,10 @@
 //! The host file, `host.toml`: directories, the network, and presets for every slot.
 
 use super::net::HostNetFile;
-use super::reader::{Ranged, Table};
+use super::reader::Table;
 use super::slot::{Common, Setting};
-use super::values::{AbsolutePath, DataSetName, Keep};
-use super::words::Backend;
+use super::snapshot::HostSnapshotFile;
+use super::values::{AbsolutePath, DataSetName};
 
 /// What the host file says.
 #[derive(Debug, Default)]
@@ -18,7 +18,7 @@ pub(crate) struct HostFile {
     /// `cache_dir`: unpacked kernels.
     pub(crate) cache_dir: Setting<AbsolutePath>,
     /// `[snapshot]`
-    pub(crate) snapshot: SnapshotFile,
+    pub(crate) snapshot: HostSnapshotFile,
     /// `zfs.dataset`: the data set above those of states.
     pub(crate) data_set: Setting<DataSetName>,
     /// `[net]`
@@ -35,7 +35,7 @@ impl HostFile {
             assignments: table.get("assignments"),
             run_dir: table.get("run_dir"),
             cache_dir: table.get("cache_dir"),
-            snapshot: SnapshotFile::read(table.table("snapshot")),
+            snapshot: HostSnapshotFile::read(table.table("snapshot")),
             data_set: Self::read_zfs(table.table("zfs")),
             net: HostNetFile::read(table.table("net")),
             defaults: Self::read_defaults(table.table("defaults")),
@@ -54,37 +54,5 @@ impl HostFile {
         let defaults = Common::read(&mut table);
         table.finish();
         defaults
-    }
-}
-
-/// `[snapshot]`: how snapshots and copies of states are made, and how many are kept.
-#[derive(Debug, Default)]
-pub(crate) struct SnapshotFile {
-    /// `backend`: how copies are made.
-    pub(crate) backend: Setting<Backend>,
-    /// `keep`: what `state gc` keeps.
-    pub(crate) keep: Setting<Keep>,
-    /// `rate`: most MiB a second that are copied of a running slot's disk.
-    pub(crate) rate: Setting<Ranged<1, MAX_RATE>>,
-    /// `pause_limit`: longest time in milliseconds for which a running slot may be halted.
-    pub(crate) pause_limit: Setting<Ranged<1, MAX_PAUSE>>,
-}
-
-/// More MiB a second than any disk writes.
-const MAX_RATE: i64 = 1 << 20;
-
-/// A minute: beyond, guests take themselves for broken.
-const MAX_PAUSE: i64 = 60_000;
-
-impl SnapshotFile {
-    fn read(mut table: Table<'_>) -> Self {
-        let file = Self {
-            backend: table.get("backend"),
-            keep: table.get("keep"),
-            rate: table.get("rate"),
-            pause_limit: table.get("pause_limit"),
-        };
-        table.finish();
-        file
     }
 }

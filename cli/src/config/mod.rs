@@ -18,6 +18,7 @@ mod reader;
 mod ready;
 mod share;
 mod slot;
+mod snapshot;
 #[cfg(test)]
 mod tests;
 mod toml;
@@ -36,5 +37,6 @@ pub(crate) use reader::Ranged;
 pub(crate) use ready::{Goal, When};
 pub(crate) use share::{Cache, FsFile, OnBackendExit};
 pub(crate) use slot::{BootFile, DataFile, DiskFile, DiskTuning, LimitFile, NetFile, Setting};
+pub(crate) use snapshot::RunningSnapshotFile;
 pub(crate) use values::{AbsolutePath, ByteSize};
 pub(crate) use words::{Discovery, Engine, Identity, Registers, Vhost};

@@ -9,6 +9,7 @@ use super::problem::Located;
 use super::reader::{Ranged, Table};
 use super::ready::ReadyFile;
 use super::share::FsFile;
+use super::snapshot::RunningSnapshotFile;
 use super::values::{AbsolutePath, ByteSize, KernelParam, Label, Mac, Serial, SizeMib};
 use super::vsock::VsockFile;
 use super::words::{Discovery, Engine, Identity, Registers, Vhost};
@@ -33,6 +34,8 @@ pub(crate) struct SlotFile {
     pub(crate) vsock: VsockFile,
     /// `[ready]`
     pub(crate) ready: ReadyFile,
+    /// `[snapshot]`
+    pub(crate) snapshot: RunningSnapshotFile,
     /// `[credentials]`
     pub(crate) credentials: CredentialsFile,
     /// `[[net]]`, or one card as `[net]`; nothing when the file does not say, empty when it says
@@ -185,6 +188,7 @@ impl SlotFile {
             shares: table.tables("fs").into_iter().map(FsFile::read).collect(),
             vsock: VsockFile::read(table.table("vsock")),
             ready: ReadyFile::read(table.table("ready")),
+            snapshot: RunningSnapshotFile::read(table.table("snapshot")),
             credentials: CredentialsFile::read(table.table("credentials")),
             nets: table
                 .has("net")

@@ -148,6 +148,14 @@ fn a_wrong_value_says_what_was_expected_and_found() {
             "net = [{ tx = { bandwith = 5 } }]",
             "did you mean `bandwidth`? (known here: bandwidth, burst, packet_burst, packets)",
         ),
+        (
+            "snapshot.pause-limit = 5",
+            "did you mean `pause_limit`? (known here: fsfreeze, pause_limit, rate)",
+        ),
+        (
+            "snapshot.rate = 0",
+            "expected a whole number from 1 to 1048576, found the number 0",
+        ),
     ];
     check(&cases);
 }

@@ -55,7 +55,7 @@ pub struct Facts {
     pub consistency: Consistency,
     /// The slot that ran, or that the state was assigned to.
     pub slot: Option<String>,
-    /// How long the guest was halted, in microseconds; nothing if none ran.
+    /// How long the guest was halted, in microseconds; nothing if none ran, 0 if it ran on.
     pub pause_us: Option<u64>,
     /// Bytes that were copied; the rest is shared with the state or is holes.
     pub copied_bytes: u64,

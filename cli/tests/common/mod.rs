@@ -139,3 +139,15 @@ fn kernel(code: &[u8]) -> Vec<u8> {
     put(0x1000, code);
     elf
 }
+
+/// Whether machines can be made here; says why not.
+pub(crate) fn kvm_opens() -> bool {
+    let kvm = fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open("/dev/kvm");
+    if let Err(error) = &kvm {
+        eprintln!("skipped: /dev/kvm cannot be opened: {error}");
+    }
+    kvm.is_ok()
+}

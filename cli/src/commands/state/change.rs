@@ -63,7 +63,8 @@ pub(in crate::commands) fn snapshot(
     let (manifest, pause) = match client.ask::<VmInfo>(Ask::Info) {
         Ok(_) => {
             warn_of_crash_consistency(slot, context)?;
-            running::snapshot(&client, (&store, &state), (args, &context.config.host()?))?
+            let args = running::settled(args, context)?;
+            running::snapshot(&client, (&store, &state), &args)?
         }
         // A slot that is just starting or ending holds the image, and is named then.
         Err(ClientError::NotRunning { .. }) => {
@@ -101,14 +102,16 @@ fn warn_of_crash_consistency(slot: &Name, context: &Context) -> Result<(), Comma
 fn worth(manifest: &Manifest, slot: &Name) -> String {
     let copied = manifest.facts.copied_bytes;
     let shared = manifest.bytes.unwrap_or_default().saturating_sub(copied);
-    let what = match (manifest.facts.consistency, manifest.facts.pause_us) {
-        (Consistency::Stopped, _) => format!("{slot} is stopped"),
-        (Consistency::Crash, None) => "crash-consistent".to_owned(),
-        (Consistency::Filesystem, None) => "filesystem-consistent".to_owned(),
-        (Consistency::Crash, Some(us)) => format!("crash-consistent, paused for {}", ms(us)),
-        (Consistency::Filesystem, Some(us)) => {
-            format!("filesystem-consistent, paused for {}", ms(us))
-        }
+    let worth = match manifest.facts.consistency {
+        Consistency::Stopped => format!("{slot} is stopped"),
+        Consistency::Crash => "crash-consistent".to_owned(),
+        Consistency::Filesystem => "filesystem-consistent".to_owned(),
+    };
+    let what = match manifest.facts.pause_us {
+        None => worth,
+        // Only the file system itself can do that.
+        Some(0) => format!("{worth}, not paused: taken by ZFS between two writes"),
+        Some(us) => format!("{worth}, paused for {}", ms(us)),
     };
     let (copied, shared) = (size(copied), size(shared));
     format!("{what}; {copied} copied, {shared} shared or empty")
@@ -213,7 +216,8 @@ fn clone_running(
     let clone = || {
         let snapshot = format!("cloning-{}", std::process::id()).parse()?;
         let args = Snapshot::of(slot, snapshot);
-        running::snapshot(&client, (store, state), (&args, &context.config.host()?))?;
+        let args = running::settled(&args, context)?;
+        running::snapshot(&client, (store, state), &args)?;
         let snapshot = SnapshotRef {
             state: Some(state.clone()),
             snapshot: args.snapshot,

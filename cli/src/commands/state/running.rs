@@ -6,6 +6,7 @@ use std::num::NonZeroU64;
 use std::os::unix::fs::MetadataExt as _;
 
 use devices::failpoint;
+use hostnet::slot::SlotName;
 use indicatif::{ProgressBar, ProgressStyle};
 use store::copy::Method;
 use store::snapshot::{Consistency, Facts, Manifest, begin};
@@ -14,8 +15,8 @@ use vmm::snapshot::{Backend, Pause, Report, SnapshotSpec};
 
 use crate::args::Snapshot;
 use crate::client::{Client, Following, Frozen, Interrupts};
-use crate::commands::CommandError;
-use crate::config::HostFile;
+use crate::commands::{CommandError, Context};
+use crate::config::RunningSnapshotFile;
 
 /// The disk that a state is the image of.
 const DISK: &str = "data";
@@ -27,11 +28,12 @@ struct Taken {
     copied: u64,
 }
 
-/// Takes a snapshot of `state`, which the slot behind `client` runs with.
+/// Takes a snapshot of `state`, which the slot behind `client` runs with. `args` are
+/// [`settled`] ones.
 pub(super) fn snapshot(
     client: &Client,
     (store, state): (&Store, &Name),
-    (args, host): (&Snapshot, &HostFile),
+    args: &Snapshot,
 ) -> Result<(Manifest, Option<Pause>), CommandError> {
     // Before there is anything to leave behind.
     let interrupts = Interrupts::block().map_err(CommandError::on("wait for signals"))?;
@@ -49,7 +51,7 @@ pub(super) fn snapshot(
             Method::Reflink => Backend::Reflink,
             Method::Copy => Backend::Copy,
         },
-        ..limited(args, host)
+        ..limited(args)
     };
     let pending = begin(store, state, &args.snapshot)?;
     failpoint::pass("the image is empty");
@@ -108,20 +110,37 @@ fn consistency(args: &Snapshot) -> Consistency {
     }
 }
 
-/// A snapshot within the limits that were typed, that host.toml has, or that are usual.
-fn limited(args: &Snapshot, host: &HostFile) -> SnapshotSpec {
+/// What was typed, with what the slot's file says where nothing was, then what host.toml says.
+pub(super) fn settled(args: &Snapshot, context: &Context) -> Result<Snapshot, CommandError> {
+    let name: SlotName = args.slot.as_str().parse()?;
+    let (slot, host) = (context.config.slot(&name)?, context.config.host()?);
+    Ok(filled(args, [&slot.file.snapshot, &host.snapshot.running]))
+}
+
+/// What was typed, with what these say where nothing was, the first before the second.
+fn filled(args: &Snapshot, files: [&RunningSnapshotFile; 2]) -> Snapshot {
+    let rate = files.iter().find_map(|file| file.rate.as_ref());
+    let limit = files.iter().find_map(|file| file.pause_limit.as_ref());
+    let freeze = files.iter().find_map(|file| file.fsfreeze.as_ref());
+    let freeze = freeze.is_some_and(|freeze| freeze.value);
+    let rate = rate.and_then(|rate| u32::try_from(rate.value.0).ok());
+    let limit = limit.and_then(|limit| u32::try_from(limit.value.0).ok());
+    Snapshot {
+        rate: args.rate.or(rate),
+        pause_limit: args.pause_limit.or(limit),
+        fsfreeze: args.fsfreeze || (freeze && !args.no_fsfreeze),
+        ..Snapshot::of(args.slot.clone(), args.snapshot.clone())
+    }
+}
+
+/// A snapshot within the limits of `args`, or usual ones.
+fn limited(args: &Snapshot) -> SnapshotSpec {
     let usual = SnapshotSpec::of(DISK);
-    let rate = host.snapshot.rate.as_ref().map(|rate| rate.value.0);
-    let pause = host
-        .snapshot
-        .pause_limit
-        .as_ref()
-        .map(|limit| limit.value.0);
-    let rate = args.rate.or(rate.and_then(|mib| u32::try_from(mib).ok()));
-    let pause = pause.and_then(|ms| u32::try_from(ms).ok());
     SnapshotSpec {
-        rate: rate.and_then(|mib| NonZeroU64::new(u64::from(mib) << 20)),
-        pause_limit_ms: args.pause_limit.or(pause).unwrap_or(usual.pause_limit_ms),
+        rate: args
+            .rate
+            .and_then(|mib| NonZeroU64::new(u64::from(mib) << 20)),
+        pause_limit_ms: args.pause_limit.unwrap_or(usual.pause_limit_ms),
         ..usual
     }
 }
@@ -156,5 +175,44 @@ fn follow(
             }
             Report::Flushing | Report::Failed { .. } => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::config::ConfigDir;
+
+    /// What becomes of `args` with these texts of host.toml and slot1.toml.
+    fn filled_from(host: &str, slot: &str, change: impl FnOnce(&mut Snapshot)) -> Snapshot {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("slots")).unwrap();
+        fs::write(dir.path().join("host.toml"), host).unwrap();
+        fs::write(dir.path().join("slots/slot1.toml"), slot).unwrap();
+        let config = ConfigDir::new(dir.path().to_owned());
+        let slot = config.slot(&"slot1".parse().unwrap()).unwrap();
+        let host = config.host().unwrap();
+        let mut args = Snapshot::of("slot1".parse().unwrap(), "s".parse().unwrap());
+        change(&mut args);
+        filled(&args, [&slot.file.snapshot, &host.snapshot.running])
+    }
+
+    #[test]
+    fn what_was_typed_wins_over_the_slot_s_file_and_that_over_the_host_s() {
+        let host = "[snapshot]\nrate = 10\npause_limit = 20\nfsfreeze = true";
+        let slot = "[snapshot]\nrate = 30\nfsfreeze = false";
+        let both = filled_from(host, slot, |_| ());
+        assert_eq!((both.rate, both.pause_limit), (Some(30), Some(20)));
+        assert!(!both.fsfreeze);
+        let typed = filled_from(host, slot, |args| {
+            args.rate = Some(40);
+            args.fsfreeze = true;
+        });
+        assert_eq!((typed.rate, typed.pause_limit), (Some(40), Some(20)));
+        assert!(typed.fsfreeze);
+        assert!(filled_from(host, "", |_| ()).fsfreeze);
+        assert!(!filled_from(host, "", |args| args.no_fsfreeze = true).fsfreeze);
     }
 }

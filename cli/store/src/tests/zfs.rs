@@ -173,6 +173,7 @@ fn running_slot_s_snapshot_is_taken_while_it_writes() {
         .unwrap()
         .unwrap();
     assert_eq!(taken.facts.consistency, crate::snapshot::Consistency::Crash);
+    assert_eq!(taken.facts.pause_us, Some(0));
     assert_eq!(fixture.store.snapshots(&web).unwrap().len(), 3);
     let busy = fixture.store.snapshot(&web, &name("later"), &|_, _| ());
     assert!(matches!(busy, Err(StoreError::InUse { .. })), "{busy:?}");

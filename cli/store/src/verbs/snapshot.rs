@@ -79,7 +79,11 @@ impl Store {
                 state: state.clone(),
             });
         }
-        let facts = Facts::unhalted(consistency, Some(slot));
+        let facts = Facts {
+            // It ran on.
+            pause_us: Some(0),
+            ..Facts::unhalted(consistency, Some(slot))
+        };
         snapshot_set(&locked, sets, (state, snapshot, facts)).map(Some)
     }
 }
