@@ -72,6 +72,18 @@ pub fn bench(args: &BenchCommand) -> Result<u8> {
     Ok(status)
 }
 
+/// How long a boot may take: many times what it does. With counted instructions a second that a hanging
+/// guest is given takes several here.
+fn patience(args: &BenchCommand) -> Duration {
+    let one = match (args.guest, args.icount) {
+        (BenchGuest::Mini, true) => 10,
+        (BenchGuest::Mini, false) => 120,
+        (BenchGuest::Systemd, true) => 60,
+        (BenchGuest::Systemd, false) => 900,
+    };
+    Duration::from_secs(one) * args.together.unwrap_or(1)
+}
+
 /// Keeps the results for the document.
 fn keep(args: &BenchCommand, results: &Path) -> Result<()> {
     let path = results.join("report.json");
@@ -130,6 +142,8 @@ fn command(
         }
     }
     command.extend(["--boots".into(), args.boots.to_string().into()]);
+    let patience = patience(args).as_secs().to_string();
+    command.extend(["--patience".into(), patience.into()]);
     for peer in &args.peers {
         let named = format!("{}={}", peer.name, absolute(&peer.path)?.display());
         command.extend(["--peer".into(), named.into()]);

@@ -35,6 +35,9 @@ pub struct BenchArgs {
     /// Timed boots of each monitor.
     #[arg(long)]
     pub boots: u32,
+    /// Seconds that a boot may take.
+    #[arg(long)]
+    pub patience: u64,
     /// Other monitors, as NAME=PATH.
     #[arg(long = "peer")]
     pub peers: Vec<Peer>,
@@ -56,14 +59,11 @@ pub struct BenchArgs {
 pub fn bench(args: &BenchArgs) -> Result<u8> {
     let dir = tempfile::tempdir_in("/run").context("Cannot create a directory in memory")?;
     let program = portable::program(&args.program, dir.path(), "slotvmm")?;
-    let (slot, patience) = match (&args.kernel, &args.bootstrap) {
-        (_, Some(bootstrap)) => (systemd(&in_memory(bootstrap, dir.path())?), "120"),
-        (Some(kernel), None) => (
-            mini(
-                &in_memory(&kernel.join("vmlinux"), dir.path())?,
-                &in_memory(&kernel.join("initrd"), dir.path())?,
-            ),
-            "20",
+    let slot = match (&args.kernel, &args.bootstrap) {
+        (_, Some(bootstrap)) => systemd(&in_memory(bootstrap, dir.path())?),
+        (Some(kernel), None) => mini(
+            &in_memory(&kernel.join("vmlinux"), dir.path())?,
+            &in_memory(&kernel.join("initrd"), dir.path())?,
         ),
         (None, None) => anyhow::bail!("Neither a kernel nor a bootstrap is named"),
     };
@@ -75,7 +75,8 @@ pub fn bench(args: &BenchArgs) -> Result<u8> {
     let mut command = Command::new(program);
     command.arg("--config").arg(dir.path().join("etc"));
     command.args(["-v", "bench", "boot", SLOT]);
-    command.args(["--boots", &args.boots.to_string(), "--timeout", patience]);
+    command.args(["--boots", &args.boots.to_string(), "--timeout"]);
+    command.arg(args.patience.to_string());
     command.args(["--mark", "init=MINI init"]);
     command.arg("--scratch").arg(dir.path());
     match args.together {
