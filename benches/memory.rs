@@ -26,6 +26,9 @@ const REST: Duration = Duration::from_millis(400);
 /// How often to look at most.
 const MOST_LOOKS: u32 = 20;
 
+/// Most KiB that slotvmm may occupy: 3.5 MiB, less than any peer.
+const LIMIT_KIB: u64 = 3584;
+
 /// Resident KiB besides guest RAM.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Resident {
@@ -69,7 +72,21 @@ fn main() -> Result<(), Box<dyn Error>> {
             Err(error) => println!("skipped: memory/{}: {error}", monitor.name),
         }
     }
-    Ok(())
+    check(ours)
+}
+
+/// Fails when ours is above its limit.
+fn check(ours: Option<u64>) -> Result<(), Box<dyn Error>> {
+    match ours {
+        Some(kib) if kib > LIMIT_KIB => {
+            Err(format!("slotvmm occupies {kib} KiB, the limit is {LIMIT_KIB} KiB").into())
+        }
+        Some(kib) => {
+            println!("{kib} KiB of at most {LIMIT_KIB} KiB");
+            Ok(())
+        }
+        None => Ok(()),
+    }
 }
 
 /// Boots, waits until the guest halts, counts, and ends the monitor.
