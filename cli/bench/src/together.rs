@@ -47,6 +47,9 @@ pub struct Together {
     pub minimum_ms: f64,
     /// The median of all at once divided by that.
     pub ratio: f64,
+    /// The median of all at once divided by their own CPU time, shared by the processors: 1 when none of
+    /// those was ever idle, or worked for somebody else.
+    pub waiting: f64,
 }
 
 /// When a mark was seen, in milliseconds since the process was made.
@@ -187,6 +190,7 @@ fn sum_up(machines: usize, rounds: &[Round]) -> Option<Together> {
         failures: Vec::new(),
         marks: marks(rounds),
         ratio: all_ms.median / minimum_ms,
+        waiting: all_ms.median * host.processors as f64 / all_cpu_ms.median,
         alone_ms,
         alone_cpu_ms,
         all_ms,
@@ -319,6 +323,7 @@ mod tests {
         let shared = 20.0 / together.host.processors as f64;
         assert_eq!(together.minimum_ms, shared.max(16.0));
         assert_eq!(together.ratio, 21.0 / together.minimum_ms);
+        assert_eq!(together.waiting, 21.0 / shared);
     }
 
     #[test]

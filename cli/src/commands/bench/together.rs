@@ -90,6 +90,7 @@ impl Report for Printed<'_> {
             ("processors", results.host.processors.to_string()),
             ("least possible", format!("{:.2} ms", results.minimum_ms)),
             ("ratio to it", format!("{:.2}", results.ratio)),
+            ("waiting", format!("{:.2}", results.waiting)),
         ]);
         let mut sections = vec![table(head, marks.chain(all)), verdict];
         let failures = results.failures.iter().map(|one| format!("FAILED: {one}"));
@@ -101,7 +102,8 @@ impl Report for Printed<'_> {
         );
         sections.push(
             "The least possible is the CPU time of one alone, as many times as there are machines, divided by \
-             the processors; or one alone, where that takes longer."
+             the processors; or one alone, where that takes longer. Waiting is the time of all divided by their own CPU \
+             time, shared by the processors: 1 when none of those was idle."
                 .to_owned(),
         );
         sections.join("\n\n")

@@ -164,6 +164,14 @@ pub(super) fn together(values: &Value) -> Option<String> {
     table.row(&["least that the processors allow", "", &minimum]);
     let ratio = format!("{:.2}", values["ratio"].as_f64()?);
     table.row(&["ratio to it", "", &ratio]);
+    if let Some(waiting) = values["waiting"].as_f64() {
+        let waiting = format!("{waiting:.2}");
+        table.row(&[
+            "time to their own CPU time, shared by the processors",
+            "",
+            &waiting,
+        ]);
+    }
     Some(table.text)
 }
 
