@@ -99,8 +99,18 @@ impl Requests {
                 return self.finish(memory, (head, 0), parsed.status, status);
             }
         };
-        let submitted = self.engine.submit(head, request);
-        submitted.map_err(|error| submit_fault(queue, error))?;
+        match self.engine.submit(head, request) {
+            Ok(()) => {}
+            // It need not be the driver's mistake: a program of the guest may read and write past its
+            // cache what it has mapped in the window of a share.
+            Err(SubmitError::Memory { .. }) => {
+                return self.finish(memory, (head, 0), parsed.status, Status::IoError);
+            }
+            Err(SubmitError::Busy { .. } | SubmitError::NoSuchTag { .. }) => {
+                let reason = "head cannot be used";
+                return Err(QueueFault::Malformed { queue, reason });
+            }
+        }
         if let Some(pending) = self.pending.get_mut(usize::from(head)) {
             *pending = Some(Pending::of(&parsed));
         }
@@ -171,15 +181,5 @@ impl Pending {
             status: parsed.status,
             written,
         }
-    }
-}
-
-fn submit_fault(queue: u16, error: SubmitError) -> QueueFault {
-    match error {
-        SubmitError::Memory { source, .. } => QueueFault::Memory { queue, source },
-        SubmitError::Busy { .. } | SubmitError::NoSuchTag { .. } => QueueFault::Malformed {
-            queue,
-            reason: "head cannot be used",
-        },
     }
 }

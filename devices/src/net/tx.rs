@@ -83,6 +83,12 @@ impl Tx {
                 }
                 return Ok(Burst::Idle);
             };
+            let Some(bytes) = bytes else {
+                self.counters.lost_sent();
+                self.ring
+                    .publish(std::iter::once(Used { head, bytes: 0 }))?;
+                continue;
+            };
             if self.is_answered_here() {
                 self.answer();
                 self.counters.sent();
@@ -144,7 +150,9 @@ impl Tx {
 
     /// Takes the next chain and lays out its frame; returns the chain's first descriptor and its
     /// length.
-    fn take(&mut self) -> Result<Option<(u16, usize)>, QueueFault> {
+    /// The next chain: its head, and the bytes of its frame, which are in `pieces`. None for one that
+    /// cannot be read.
+    fn take(&mut self) -> Result<Option<(u16, Option<usize>)>, QueueFault> {
         let rules = ChainRules {
             queue: self.ring.active().index,
             flow: Flow::FromDriver,
@@ -155,8 +163,13 @@ impl Tx {
             return Ok(None);
         };
         let head = chain.head_index();
-        let bytes = gather(chain, rules, &mut self.pieces)?;
-        Ok(Some((head, bytes)))
+        match gather(chain, rules, &mut self.pieces) {
+            Ok(bytes) => Ok(Some((head, Some(bytes)))),
+            // It need not be the driver's mistake: a program of the guest may send, without a copy,
+            // what it has mapped in the window of a share.
+            Err(QueueFault::Memory { .. }) => Ok(Some((head, None))),
+            Err(fault) => Err(fault),
+        }
     }
 }
 

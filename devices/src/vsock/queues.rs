@@ -4,6 +4,7 @@ use std::io::Read;
 
 use virtio_queue::{DescriptorChain, Error, Queue, QueueOwnedT, QueueT};
 use virtio_vsock::packet::{self, VsockPacket};
+use vm_memory::Bytes as _;
 
 use super::packet::{HEADER_BYTES, Header};
 use super::{BURST_PACKETS, MAX_DATA_BYTES, Mux};
@@ -13,6 +14,9 @@ use crate::fault::QueueFault;
 /// The event that tells the driver that all its connections are gone
 /// (`VIRTIO_VSOCK_EVENT_TRANSPORT_RESET`, §5.10.6.7).
 const TRANSPORT_RESET: u32 = 0;
+
+/// The number of no operation (§5.10.6, `VIRTIO_VSOCK_OP_INVALID`): it ends a connection.
+const NO_OPERATION: u16 = 0;
 
 /// What serving a queue came to.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -170,6 +174,23 @@ pub(super) fn serve_tx(
     })
 }
 
+/// The header of a packet whose data is not in guest memory, made one that ends its connection. It
+/// need not be the driver's mistake: a program of the guest may send, without a copy, what it has
+/// mapped in the window of a share.
+fn unreadable(chain: &DescriptorChain<&Memory>, ring: &Ring) -> Option<Header> {
+    let first = chain.clone().readable().next()?;
+    let mut bytes = [0; HEADER_BYTES];
+    if first.len() as usize != bytes.len() {
+        return None;
+    }
+    ring.memory.read_slice(&mut bytes, first.addr()).ok()?;
+    Some(Header {
+        op: NO_OPERATION,
+        len: 0,
+        ..Header::decode(&bytes)
+    })
+}
+
 /// Copies a packet out of guest memory. Its data may be in any number of buffers: drivers send
 /// pages of their programs as they are.
 fn tx_packet(
@@ -177,9 +198,11 @@ fn tx_packet(
     chain: DescriptorChain<&Memory>,
     data: &mut Vec<u8>,
 ) -> Result<Header, QueueFault> {
-    let mut reader = chain
-        .reader(&ring.memory)
-        .map_err(|source| ring.fault(source))?;
+    data.clear();
+    let mut reader = match chain.clone().reader(&ring.memory) {
+        Ok(reader) => reader,
+        Err(source) => return unreadable(&chain, ring).ok_or_else(|| ring.fault(source)),
+    };
     let mut bytes = [0; HEADER_BYTES];
     reader
         .read_exact(&mut bytes)
