@@ -34,6 +34,9 @@ pub(crate) struct FsBackend {
     /// What the guest may keep
     #[arg(long, value_enum, default_value_t = Cache::Always)]
     pub(crate) cache: Cache,
+    /// Size of the window in which a frontend that can maps files for its guest
+    #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u64).range(16..=16_384))]
+    pub(crate) dax: Option<u64>,
     /// Request queues, each served by a thread
     #[arg(long, value_name = "N", default_value = "4")]
     pub(crate) threads: NonZeroUsize,

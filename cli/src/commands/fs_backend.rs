@@ -30,6 +30,7 @@ pub(super) fn fs_backend(args: &FsBackend) -> Result<Exit, CommandError> {
         } else {
             Succession::None
         },
+        window: args.dax.map(|mib| mib << 20),
         queues: args.threads,
         sandbox: match args.sandbox {
             args::Sandbox::Namespace => Sandbox::Namespace,

@@ -52,6 +52,8 @@ pub struct Options {
     pub xattr: Xattr,
     /// Whether another backend can go on after this one.
     pub succession: Succession,
+    /// Size of the DAX window, in bytes, for a frontend that has one: whole mappings of 2 MiB.
+    pub window: Option<u64>,
     /// Request queues, each with a thread.
     pub queues: NonZeroUsize,
     /// How this process confines itself.
@@ -102,6 +104,7 @@ pub fn run(options: Options) -> Result<(), RunError> {
         cache: options.cache,
         owners: confined.owners,
         xattr: options.xattr,
+        window: options.window,
     };
     let server = Arc::new(Server::new(tree, policy));
     if let Some((journal, known)) = journal {

@@ -36,7 +36,7 @@ pub struct Attr {
     pub rdev: u32,
     /// Preferred size of reads, in bytes.
     pub blksize: u32,
-    /// `FUSE_ATTR_*`; none.
+    /// `FUSE_ATTR_*`.
     pub flags: u32,
 }
 

@@ -29,8 +29,12 @@ pub const MAX_PAGES: u64 = 1 << 22;
 pub const CACHE_SYMLINKS: u64 = 1 << 23;
 /// `ENOSYS` for an open means that no directory needs one.
 pub const NO_OPENDIR_SUPPORT: u64 = 1 << 24;
+/// `map_alignment` counts.
+pub const MAP_ALIGNMENT: u64 = 1 << 26;
 /// `flags2` counts.
 pub const INIT_EXT: u64 = 1 << 30;
+/// Attributes say which files are to be read through the window.
+pub const HAS_INODE_DAX: u64 = 1 << 33;
 /// Files without cache may be mapped.
 pub const DIRECT_IO_ALLOW_MMAP: u64 = 1 << 36;
 
@@ -102,7 +106,7 @@ pub struct InitOut {
     pub time_gran: u32,
     /// Longest request, in pages, with [`MAX_PAGES`].
     pub max_pages: u16,
-    /// Alignment of mappings in the DAX window; there is none.
+    /// Alignment of mappings in the DAX window, as a power of two, with [`MAP_ALIGNMENT`].
     pub map_alignment: u16,
     /// What both can do: bits 32 to 63.
     pub flags2: u32,

@@ -8,6 +8,7 @@
 pub mod attr;
 pub mod entry;
 pub mod init;
+pub mod mapping;
 pub mod opcode;
 pub mod requests;
 

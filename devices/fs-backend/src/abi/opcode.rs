@@ -69,6 +69,8 @@ opcodes! {
         BatchForget = 42, "Many of `Forget`; has no reply, `FUSE_BATCH_FORGET`.";
         Readdirplus = 44, "List a directory with attributes, `FUSE_READDIRPLUS`.";
         Lseek = 46, "Find data or a hole, `FUSE_LSEEK`.";
+        SetupMapping = 48, "Show a part of a file in the window, `FUSE_SETUPMAPPING`.";
+        RemoveMapping = 49, "Take parts of files out of the window, `FUSE_REMOVEMAPPING`.";
         Statx = 52, "More attributes of an inode, `FUSE_STATX`.";
     }
     mutating {

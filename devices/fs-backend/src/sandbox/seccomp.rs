@@ -30,6 +30,8 @@ const ALLOWED: &[c_long] = &[
     libc::SYS_sendmsg,
     libc::SYS_sendto,
     libc::SYS_shutdown,
+    // What kind of socket was received.
+    libc::SYS_getsockopt,
     libc::SYS_read,
     libc::SYS_readv,
     libc::SYS_write,

@@ -39,6 +39,8 @@ impl Server {
             Opcode::Statfs => self.statfs(room),
             Opcode::Getxattr => self.getxattr(id, request, room),
             Opcode::Listxattr => self.listxattr(id, request, room),
+            Opcode::SetupMapping => self.setup_mapping(id, request),
+            Opcode::RemoveMapping => self.remove_mappings(request),
             Opcode::Access => access(request),
             // Nothing is held by a handle.
             Opcode::Release | Opcode::Releasedir => Ok(Reply::done()),
@@ -86,7 +88,7 @@ impl Server {
             attr_valid: attr_valid.as_secs(),
             entry_valid_nsec: entry_valid.subsec_nanos(),
             attr_valid_nsec: attr_valid.subsec_nanos(),
-            attr: stat.attr(self.policy.owners, now),
+            attr: self.attributes(stat, now),
         }
     }
 
@@ -130,7 +132,7 @@ impl Server {
             attr_valid: valid.as_secs(),
             attr_valid_nsec: valid.subsec_nanos(),
             dummy: 0,
-            attr: stat.attr(self.policy.owners, now),
+            attr: self.attributes(&stat, now),
         };
         Reply::structure(&reply, room)
     }

@@ -15,6 +15,7 @@
 mod cache;
 mod dispatch;
 mod list;
+mod mapping;
 mod message;
 mod read;
 mod session;
@@ -23,6 +24,7 @@ mod state;
 mod tests;
 
 pub use self::cache::Cache;
+pub use self::mapping::{MAPPING_BYTES, MIN_MAPPED_BYTES, Mapper, Part};
 pub use self::message::{MAX_BODY, MAX_READ, Reply, Request};
 pub use self::state::{MAX_STATE, StateError};
 
@@ -55,6 +57,8 @@ pub struct Policy {
     pub owners: Owners,
     /// Extended attributes.
     pub xattr: Xattr,
+    /// Size of the DAX window, in bytes, for a frontend that has one.
+    pub window: Option<u64>,
 }
 
 /// The FUSE server.
@@ -63,6 +67,8 @@ pub struct Server {
     tree: Tree,
     policy: Policy,
     session: RwLock<Session>,
+    /// The way to the window, once the frontend has one.
+    mapper: RwLock<Option<Box<dyn Mapper>>>,
 }
 
 impl Server {
@@ -72,6 +78,7 @@ impl Server {
             tree,
             policy,
             session: RwLock::default(),
+            mapper: RwLock::default(),
         }
     }
 
@@ -102,6 +109,7 @@ impl Server {
     /// When the share cannot be looked at.
     pub fn reset(&self) -> Result<(), Errno> {
         self.set_session(Session::default());
+        self.clear_window()?;
         self.tree.clear()
     }
 }

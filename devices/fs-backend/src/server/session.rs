@@ -16,6 +16,10 @@ const MAX_PAGES: u16 = 256;
 /// Requests that may wait in the background, reads ahead for the most part.
 const MAX_BACKGROUND: u16 = 128;
 
+/// Alignment of mappings, as a power of two: [`super::MAPPING_BYTES`].
+const MAP_ALIGNMENT: u16 = 21;
+const _: () = assert!(1 << MAP_ALIGNMENT == super::MAPPING_BYTES);
+
 /// What was agreed on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub(super) struct Session {
@@ -50,6 +54,7 @@ impl Server {
             return Err(Errno::PROTO);
         }
         self.tree.clear()?;
+        self.clear_window()?;
         // A driver that is newer by a whole version asks again with ours.
         let features = if asked.major == init::MAJOR {
             asked.features() & self.wanted()
@@ -69,7 +74,7 @@ impl Server {
             max_write: u32::from(MAX_PAGES) * 4096,
             time_gran: 1,
             max_pages: MAX_PAGES,
-            map_alignment: 0,
+            map_alignment: MAP_ALIGNMENT,
             flags2: u32::from_be_bytes([a, b, c, d]),
             max_stack_depth: 0,
             request_timeout: 0,
@@ -88,6 +93,7 @@ impl Server {
             | init::PARALLEL_DIROPS
             | init::MAX_PAGES
             | init::INIT_EXT;
+        let always = always | self.mapping_features();
         match self.policy.cache {
             Cache::Always => {
                 always | init::CACHE_SYMLINKS | init::NO_OPEN_SUPPORT | init::NO_OPENDIR_SUPPORT

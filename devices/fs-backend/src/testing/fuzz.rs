@@ -2,14 +2,17 @@
 
 use std::fs;
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::path::Path;
 
+use rustix::fs::FileType;
+use rustix::io::Errno;
 use zerocopy::FromBytes as _;
 
 use crate::abi::entry::EntryOut;
 use crate::abi::opcode::{Class, Opcode};
 use crate::abi::{IN_HEADER_LEN, InHeader, ROOT_ID};
-use crate::server::{Policy, Reply, Request, Server, Xattr};
+use crate::server::{MAPPING_BYTES, Mapper, Part, Policy, Reply, Request, Server, Xattr};
 use crate::share::{Budget, Share, Tree};
 
 /// A share with one of everything, and a server for it.
@@ -22,14 +25,55 @@ pub fn subject(directory: &Path) -> io::Result<Server> {
     fs::write(directory.join("d/g"), vec![7; 10_000])?;
     std::os::unix::fs::symlink("/etc/passwd", directory.join("l"))?;
     let share = Share::open(directory).map_err(io::Error::other)?;
+    fs::write(directory.join("d/large"), [])?;
+    fs::File::options()
+        .write(true)
+        .open(directory.join("d/large"))?
+        .set_len(2 * MAPPING_BYTES + 5)?;
     let policy = Policy {
         xattr: Xattr::Shown,
+        window: Some(WINDOW),
         ..Policy::default()
     };
-    Ok(Server::new(
-        Tree::new(share, Budget::of_limit(Some(0)))?,
-        policy,
-    ))
+    let server = Server::new(Tree::new(share, Budget::of_limit(Some(0)))?, policy);
+    server.set_mapper(Box::new(Checked));
+    Ok(server)
+}
+
+/// Size of the window, in bytes.
+const WINDOW: u64 = 4 * MAPPING_BYTES;
+
+/// Maps nothing, and sees that only what exists is asked for.
+#[derive(Debug)]
+struct Checked;
+
+impl Checked {
+    fn check(offset: u64, len: u64) {
+        let whole = offset.is_multiple_of(MAPPING_BYTES) && len.is_multiple_of(MAPPING_BYTES);
+        assert!(
+            whole && len > 0 && offset + len <= WINDOW,
+            "{len} at {offset}"
+        );
+    }
+}
+
+impl Mapper for Checked {
+    fn map(&self, file: BorrowedFd<'_>, part: Part) -> Result<(), Errno> {
+        Self::check(part.offset, part.len);
+        let found = rustix::fs::fstat(file)?;
+        assert_eq!(
+            FileType::from_raw_mode(found.st_mode),
+            FileType::RegularFile
+        );
+        let size = u64::try_from(found.st_size).unwrap_or(0);
+        assert!(part.file_offset < size && part.file_offset.is_multiple_of(MAPPING_BYTES));
+        Ok(())
+    }
+
+    fn unmap(&self, offset: u64, len: u64) -> Result<(), Errno> {
+        Self::check(offset, len);
+        Ok(())
+    }
 }
 
 /// Sends what `input` holds as messages, one after the other. In front of each are the length of
@@ -101,7 +145,6 @@ pub fn state(server: &Server, input: &[u8]) {
 }
 
 fn check(opcode: u32, reply: &Reply, room: usize) {
-    use rustix::io::Errno;
     match (Class::of(opcode), reply) {
         (Class::Mutating, Reply::Error(Errno::ROFS))
         | (Class::Unknown, Reply::Error(Errno::NOSYS))

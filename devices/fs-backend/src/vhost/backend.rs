@@ -5,9 +5,10 @@ use std::io;
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use vhost::vhost_user::Backend as Frontend;
 use vhost::vhost_user::message::{
     VhostTransferStateDirection, VhostTransferStatePhase, VhostUserProtocolFeatures,
-    VhostUserVirtioFeatures,
+    VhostUserShMemConfig, VhostUserVirtioFeatures,
 };
 use vhost_user_backend::{VhostUserBackend, VringMutex, VringT as _};
 use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
@@ -20,6 +21,7 @@ use vmm_sys_util::event::{
 };
 
 use super::chain::{Chain, serve};
+use super::mapper::{ToFrontend, WINDOW_REGIONS};
 use super::transfer::Transfer;
 use crate::server::Server;
 
@@ -126,11 +128,27 @@ impl VhostUserBackend for Backend {
     }
 
     fn protocol_features(&self) -> VhostUserProtocolFeatures {
-        VhostUserProtocolFeatures::MQ
+        let always = VhostUserProtocolFeatures::MQ
             | VhostUserProtocolFeatures::REPLY_ACK
             | VhostUserProtocolFeatures::CONFIGURE_MEM_SLOTS
             | VhostUserProtocolFeatures::RESET_DEVICE
-            | VhostUserProtocolFeatures::DEVICE_STATE
+            | VhostUserProtocolFeatures::DEVICE_STATE;
+        if self.server.window().is_none() {
+            return always;
+        }
+        always
+            | VhostUserProtocolFeatures::BACKEND_REQ
+            | VhostUserProtocolFeatures::BACKEND_SEND_FD
+            | VhostUserProtocolFeatures::SHMEM
+    }
+
+    fn get_shmem_config(&self) -> io::Result<VhostUserShMemConfig> {
+        let window = self.server.window().unwrap_or(0);
+        Ok(VhostUserShMemConfig::new(WINDOW_REGIONS, &[window]))
+    }
+
+    fn set_backend_req_fd(&self, frontend: Frontend) {
+        self.server.set_mapper(Box::new(ToFrontend::new(frontend)));
     }
 
     fn reset_device(&self) {

@@ -5,6 +5,7 @@
 
 mod backend;
 mod chain;
+mod mapper;
 mod transfer;
 
 pub use self::backend::{Backend, QUEUE_SIZE};

@@ -2,6 +2,7 @@
 
 mod changes;
 mod escape;
+mod mapping;
 mod opcodes;
 mod properties;
 mod reading;
