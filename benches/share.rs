@@ -70,7 +70,7 @@ fn backend_ready(program: &Path, source: &Path, place: &Path) -> Result<Duration
     arguments.push(source.into());
     let mut spawned = fs_backend::spawn(program, arguments, place)?;
     let mut once = Once(Some(spawned.connection));
-    let connection = Connection::open(&mut once)?;
+    let connection = Connection::open(&mut once, None)?;
     let ready = start.elapsed();
     drop(connection);
     spawned.child.wait()?;

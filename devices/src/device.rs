@@ -72,6 +72,20 @@ pub struct DeviceSpec {
     pub features: u64,
     /// Largest size of each queue, a power of two up to 32768; its length is the number of queues.
     pub queue_sizes: Vec<u16>,
+    /// The region of shared memory that the device has, if any (virtio 1.2 §2.10). No device here
+    /// has more.
+    pub shared_memory: Option<SharedMemory>,
+}
+
+/// Memory that a device offers to its driver, outside of guest RAM.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SharedMemory {
+    /// Which region it is, in the terms of the device type.
+    pub id: u8,
+    /// Its first guest address.
+    pub address: u64,
+    /// Its size, in bytes.
+    pub bytes: u64,
 }
 
 /// One virtqueue in use: the rings, and the eventfd that fires when the driver kicks it.

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use crate::blk::{Blk, BlkConfig};
 use crate::device::{DeviceId, VirtioDevice};
 use crate::disk::RawDisk;
-use crate::fs::{Fs, FsConfig};
+use crate::fs::window::Window;
+use crate::fs::{Fs, FsConfig, FsHost};
 use crate::net::{Net, NetConfig, NetHost};
 use crate::rng::{Rng, RngConfig};
 use crate::state::{StateBlob, StateError};
@@ -86,7 +87,7 @@ impl DeviceConfig {
             }
             Self::Net(config) => Box::new(Net::build(config, host.take_net(&config.id)?, saved)?),
             Self::Rng(config) => Box::new(Rng::build(config, saved)?),
-            Self::Fs(config) => Box::new(Fs::build(config, host.take_backend(&config.id)?, saved)?),
+            Self::Fs(config) => Box::new(Fs::build(config, host.take_share(&config.id)?, saved)?),
             Self::Vsock(config) => {
                 Box::new(Vsock::build(config, host.take_vsock(&config.id)?, saved)?)
             }
@@ -102,6 +103,7 @@ pub struct HostHandles {
     images: BTreeMap<DeviceId, Arc<RawDisk>>,
     nets: BTreeMap<DeviceId, NetHost>,
     backends: BTreeMap<DeviceId, Box<dyn Connect>>,
+    windows: BTreeMap<DeviceId, Arc<Window>>,
     vsocks: BTreeMap<DeviceId, VsockHost>,
 }
 
@@ -119,6 +121,11 @@ impl HostHandles {
     /// Adds the way to the backend of a shared directory.
     pub fn add_fs(&mut self, id: DeviceId, backend: Box<dyn Connect>) {
         self.backends.insert(id, backend);
+    }
+
+    /// Adds the window of a shared directory.
+    pub fn add_window(&mut self, id: DeviceId, window: Arc<Window>) {
+        self.windows.insert(id, window);
     }
 
     /// Adds the host's side of a socket device.
@@ -145,13 +152,16 @@ impl HostHandles {
         })
     }
 
-    fn take_backend(&mut self, id: &DeviceId) -> Result<Box<dyn Connect>, BuildError> {
-        self.backends
-            .remove(id)
-            .ok_or_else(|| BuildError::NoHandle {
-                id: id.clone(),
-                handle: "backend",
-            })
+    fn take_share(&mut self, id: &DeviceId) -> Result<FsHost, BuildError> {
+        let backend = self.backends.remove(id);
+        let backend = backend.ok_or_else(|| BuildError::NoHandle {
+            id: id.clone(),
+            handle: "backend",
+        })?;
+        Ok(FsHost {
+            backend,
+            window: self.windows.remove(id),
+        })
     }
 
     fn take_vsock(&mut self, id: &DeviceId) -> Result<VsockHost, BuildError> {

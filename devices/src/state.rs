@@ -117,6 +117,15 @@ pub enum StateError {
         #[source]
         source: VhostUserError,
     },
+    /// Files of the host are mapped for the guest.
+    #[error(
+        "Device {id}: files are mapped in its window, which cannot be saved; unmount the share, or \
+         set `dax = false`"
+    )]
+    Mapped {
+        /// The device.
+        id: DeviceId,
+    },
     /// The process that is to serve the device does not go on with what another one knew.
     #[error(
         "Device {id}: its backend does not go on with the saved state, expected one of the same \

@@ -6,6 +6,7 @@ use devices::device::DeviceId;
 use devices::registry::{DeviceConfig, MAX_POSITION};
 
 use crate::config::{MAX_VCPUS, VmConfig};
+use crate::machine::windows;
 use crate::memory::layout::{MAX_RAM_MIB, MIN_RAM_MIB};
 
 /// Why a configuration describes no machine.
@@ -53,6 +54,14 @@ pub enum ConfigError {
         /// The other.
         second: DeviceId,
     },
+    /// Windows of shares beyond what a processor addresses.
+    #[error(
+        "RAM and windows of shares (`dax`) end at {end:#x}, expected at most {MAX_ADDRESS:#x}; make them smaller"
+    )]
+    Windows {
+        /// Where they end.
+        end: u64,
+    },
     /// Two devices of one name.
     #[error("Two devices are named {id}")]
     SameName {
@@ -60,6 +69,9 @@ pub enum ConfigError {
         id: DeviceId,
     },
 }
+
+/// End of what every processor with hardware virtualisation addresses: 40 bits.
+const MAX_ADDRESS: u64 = 1 << 40;
 
 impl VmConfig {
     /// Checks what a machine cannot be built without.
@@ -74,6 +86,10 @@ impl VmConfig {
             return Err(ConfigError::Memory {
                 mib: self.memory_mib,
             });
+        }
+        let ends = windows::places(self).map(|(_, start, bytes)| start.saturating_add(bytes));
+        if let Some(end) = ends.max().filter(|end| *end > MAX_ADDRESS) {
+            return Err(ConfigError::Windows { end });
         }
         let mut places = BTreeMap::new();
         let mut names = BTreeMap::new();
@@ -188,6 +204,7 @@ mod tests {
                 position: Position(position),
                 tag: "ro-store".to_owned(),
                 queues: 1,
+                window: None,
                 on_exit: OnExit::Fail,
             })
         };

@@ -1,10 +1,10 @@
 //! `[[fs]]`: what a slot's file may say about directories it shares with the guest.
 
-use super::node::Node;
+use super::node::{Node, Value};
 use super::problem::Located;
 use super::reader::{FromNode, Ranged, Table, expected};
 use super::slot::Setting;
-use super::values::AbsolutePath;
+use super::values::{AbsolutePath, SizeMib};
 use super::words::word;
 
 /// One `[[fs]]`.
@@ -22,6 +22,8 @@ pub(crate) struct FsFile {
     pub(crate) readonly: Setting<bool>,
     /// `cache`
     pub(crate) cache: Setting<Cache>,
+    /// `dax`
+    pub(crate) dax: Setting<Dax>,
     /// `queues`
     pub(crate) queues: Setting<Ranged<1, 16>>,
     /// `on_backend_exit`
@@ -39,6 +41,7 @@ impl FsFile {
             socket: table.get("socket"),
             readonly: table.get("readonly"),
             cache: table.get("cache"),
+            dax: table.get("dax"),
             queues: table.get("queues"),
             on_backend_exit: table.get("on_backend_exit"),
             position: table.get("position"),
@@ -89,6 +92,29 @@ impl FromNode for Cache {
                 ("never", Self::Never),
             ],
         )
+    }
+}
+
+/// The window in which the guest reads large files without asking.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Dax {
+    /// There is none.
+    Off,
+    /// Its size, in MiB: 16 to 16,384, even.
+    Window(u64),
+}
+
+impl FromNode for Dax {
+    fn from_node(node: &Node) -> Result<Self, String> {
+        let wanted = "`false`, or the size of a window from 16MiB to 16GiB in steps of 2MiB";
+        match &node.value {
+            Value::Bool(false) => Ok(Self::Off),
+            Value::Bool(true) => Err(expected(wanted, &node.value)),
+            _ => match SizeMib::from_node(node)?.0 {
+                mib @ 16..=16_384 if mib % 2 == 0 => Ok(Self::Window(mib)),
+                _ => Err(expected(wanted, &node.value)),
+            },
+        }
     }
 }
 

@@ -78,6 +78,27 @@ fn toml_and_json_read_alike() {
 }
 
 #[test]
+fn windows_of_shares_have_sizes_of_whole_mappings() {
+    for dax in ["true", "0", "8", "17", "\"17GiB\"", "\"large\"", "[]"] {
+        let share = format!("[[fs]]\ntag = \"a\"\nsource = \"/a\"\ndax = {dax}\n");
+        let error = toml_error(&share);
+        assert!(
+            error.starts_with("slot1.toml:4:7: `fs[0].dax`: expected"),
+            "{error}"
+        );
+    }
+    for (dax, expected) in [
+        ("false", Dax::Off),
+        ("16", Dax::Window(16)),
+        ("\"2GiB\"", Dax::Window(2048)),
+    ] {
+        let share = format!("[[fs]]\ntag = \"a\"\nsource = \"/a\"\ndax = {dax}\n");
+        let file = read("toml", &share).unwrap();
+        assert_eq!(file.shares[0].dax.as_ref().unwrap().value, expected);
+    }
+}
+
+#[test]
 fn an_unknown_key_is_placed_and_the_nearest_name_offered() {
     assert_eq!(
         toml_error("[machine]\n  memry = 1\n"),

@@ -13,7 +13,7 @@ use vmm::boot::{BootConfig, BootSource};
 use vmm::config::{Discovery, RegisterReads, VmConfig};
 
 use super::limits::Limit;
-use super::{Boot, Disk, Nic, Share, Slot, Use, Vsock};
+use super::{Backend, Boot, Disk, Nic, Share, Slot, Use, Vsock};
 use crate::config::{self, HostFile, LoadedSlot, Problem};
 
 /// Name of the entropy source.
@@ -154,6 +154,10 @@ fn fs(share: &Share) -> FsConfig {
         position: Position(share.position),
         tag: share.tag.clone(),
         queues: share.queues,
+        window: match share.backend {
+            Backend::BuiltIn { dax_mib, .. } => dax_mib.map(|mib| mib << 20),
+            Backend::External { .. } => None,
+        },
         on_exit: match share.on_backend_exit {
             config::OnBackendExit::Restart => OnExit::Restart,
             config::OnBackendExit::Fail => OnExit::Fail,

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Serialize, Serializer};
 
-use crate::config::{Cache, FsFile, LoadedSlot, Located, OnBackendExit, Problem};
+use crate::config::{Cache, Dax, FsFile, LoadedSlot, Located, OnBackendExit, Problem};
 
 /// Positions that the first shares have when they do not say: behind everything else.
 const POSITIONS: [u8; 2] = [14, 15];
@@ -42,6 +42,8 @@ pub(crate) enum Backend {
         /// What the guest may keep.
         #[serde(serialize_with = "cache_name")]
         cache: Cache,
+        /// Size of the window in which the guest has files mapped, in MiB.
+        dax_mib: Option<u64>,
     },
     /// Somebody else's, such as virtiofsd.
     External {
@@ -127,10 +129,17 @@ fn backend(file: &FsFile, problems: &mut Vec<Problem>) -> Option<Backend> {
                     .as_ref()
                     .map(|cache| cache.value)
                     .unwrap_or_default(),
+                dax_mib: window(file, problems),
             })
         }
         (None, Some(socket)) => {
             not_ours(file.cache.as_ref(), problems);
+            if let Some(dax) = file.dax.as_ref().filter(|dax| dax.value != Dax::Off) {
+                problems.push(dax.problem(
+                    "only the built-in backend has files mapped for a guest; remove the key, or \
+                     name a `source` instead of `socket`",
+                ));
+            }
             not_ours(
                 file.readonly.as_ref().filter(|readonly| readonly.value),
                 problems,
@@ -154,6 +163,25 @@ fn backend(file: &FsFile, problems: &mut Vec<Problem>) -> Option<Backend> {
             None
         }
     }
+}
+
+/// The size of the share's window, in MiB.
+fn window(file: &FsFile, problems: &mut Vec<Problem>) -> Option<u64> {
+    let dax = file.dax.as_ref()?;
+    let Dax::Window(mib) = dax.value else {
+        return None;
+    };
+    if file
+        .cache
+        .as_ref()
+        .is_some_and(|cache| cache.value == Cache::Never)
+    {
+        problems.push(dax.problem(
+            "with `cache = \"never\"` every read asks the host, and a window is of no use; remove \
+             one of them",
+        ));
+    }
+    Some(mib)
 }
 
 /// Reports a key that an external backend would never hear of.

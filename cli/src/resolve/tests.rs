@@ -324,8 +324,25 @@ fn a_share_is_served_by_ourselves_and_read_only() {
     assert_eq!(share.on_backend_exit, OnBackendExit::Restart);
     assert!(matches!(
         &share.backend,
-        Backend::BuiltIn { source, cache: Cache::Always } if source == Path::new("/nix/store")
+        Backend::BuiltIn { source, cache: Cache::Always, dax_mib: None }
+            if source == Path::new("/nix/store")
     ));
+}
+
+#[test]
+fn a_share_has_the_window_that_it_asks_for() {
+    let window = |dax: &str| {
+        let share = format!("[[fs]]\ntag = \"a\"\nsource = \"/a\"\ndax = {dax}\n");
+        let slot = resolve("slot1", HOST, &share).unwrap();
+        match &slot.shares[0].backend {
+            Backend::BuiltIn { dax_mib, .. } => *dax_mib,
+            Backend::External { .. } => None,
+        }
+    };
+    assert_eq!(window("false"), None);
+    assert_eq!(window("16"), Some(16));
+    assert_eq!(window("\"1GiB\""), Some(1024));
+    assert_eq!(window("\"16GiB\""), Some(16 << 10));
 }
 
 #[test]
@@ -361,6 +378,14 @@ fn shares_that_contradict_themselves_are_refused() {
         (
             "socket = \"/b\"\non_backend_exit = \"restart\"\n",
             "only \"fail\" is possible",
+        ),
+        (
+            "socket = \"/b\"\ndax = \"1GiB\"\n",
+            "only the built-in backend",
+        ),
+        (
+            "source = \"/a\"\ncache = \"never\"\ndax = \"1GiB\"\n",
+            "a window is of no use",
         ),
         (
             "source = \"/a\"\nposition = 8\n",

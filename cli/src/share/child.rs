@@ -34,6 +34,8 @@ pub(super) struct Served {
     pub(super) source: PathBuf,
     /// What the guest may keep.
     pub(super) cache: Cache,
+    /// Size of the guest's window, in MiB.
+    pub(super) dax_mib: Option<u64>,
     /// Request queues.
     pub(super) queues: u16,
     /// A directory of ours, in which the socket has a name for a moment.
@@ -108,8 +110,8 @@ fn watch(served: &Served, journal: File, started: &Sender<Result<UnixStream, Spa
 
 /// The backend finds its socket as standard input.
 fn arguments(served: &Served) -> Vec<OsString> {
-    vec![
-        "fs-backend".into(),
+    let mut arguments = vec![
+        OsString::from("fs-backend"),
         "--fd=0".into(),
         "--journal".into(),
         "--source".into(),
@@ -118,7 +120,11 @@ fn arguments(served: &Served) -> Vec<OsString> {
         cache_word(served.cache).into(),
         "--threads".into(),
         served.queues.to_string().into(),
-    ]
+    ];
+    if let Some(mib) = served.dax_mib {
+        arguments.extend(["--dax".into(), mib.to_string().into()]);
+    }
+    arguments
 }
 
 fn wait(tag: &str, mut child: Child) {

@@ -56,7 +56,11 @@ pub(crate) enum ShareError {
 pub(crate) fn open(share: &Share, place: &Path) -> Result<Box<dyn Connect>, ShareError> {
     let tag = || share.tag.clone();
     match &share.backend {
-        Backend::BuiltIn { source, cache } => {
+        Backend::BuiltIn {
+            source,
+            cache,
+            dax_mib,
+        } => {
             std::fs::read_dir(source).map_err(|error| ShareError::Source {
                 tag: tag(),
                 source_dir: source.clone(),
@@ -66,6 +70,7 @@ pub(crate) fn open(share: &Share, place: &Path) -> Result<Box<dyn Connect>, Shar
                 tag: tag(),
                 source: source.clone(),
                 cache: *cache,
+                dax_mib: *dax_mib,
                 queues: share.queues,
                 place: place.to_owned(),
             };

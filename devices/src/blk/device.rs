@@ -103,6 +103,7 @@ impl Blk {
                 kind: DeviceKind::Blk,
                 features: features(&disk.limits),
                 queue_sizes: vec![QUEUE_SIZE],
+                shared_memory: None,
             },
             config_space: config_space(&disk.limits),
             disk,

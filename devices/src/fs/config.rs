@@ -20,6 +20,9 @@ pub struct FsConfig {
     pub tag: String,
     /// Request queues, 1 to [`MAX_REQUEST_QUEUES`]; fewer when the backend serves fewer.
     pub queues: u16,
+    /// Size of the window in which the backend may have files mapped, in bytes; see
+    /// [`Window`](super::window::Window). None has no window.
+    pub window: Option<u64>,
     /// What to do when the backend is gone.
     pub on_exit: OnExit,
 }

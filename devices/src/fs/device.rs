@@ -1,5 +1,7 @@
 //! The share as the transport sees it.
 
+use std::sync::Arc;
+
 use virtio_bindings::bindings::virtio_ring::{
     VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC,
 };
@@ -9,9 +11,10 @@ use super::config::{FsConfig, MAX_REQUEST_QUEUES, MAX_TAG_BYTES};
 use super::link::Link;
 use super::state::{self, Known};
 use super::watch::Watch;
+use super::window::{WINDOW_REGION, Window};
 use crate::device::{
-    ActivateError, Activation, DeviceError, DeviceId, DeviceKind, DeviceSpec, Stopped,
-    VirtioDevice, read_space,
+    ActivateError, Activation, DeviceError, DeviceId, DeviceKind, DeviceSpec, SharedMemory,
+    Stopped, VirtioDevice, read_space,
 };
 use crate::registry::BuildError;
 use crate::state::{StateBlob, StateError};
@@ -38,6 +41,33 @@ const CONFIG_BYTES: usize = MAX_TAG_BYTES + 4;
 const RING_FEATURES: u64 =
     1 << VIRTIO_F_VERSION_1 | 1 << VIRTIO_RING_F_EVENT_IDX | 1 << VIRTIO_RING_F_INDIRECT_DESC;
 
+/// The host's side of a share.
+#[derive(Debug)]
+pub struct FsHost {
+    /// Leads to the backend.
+    pub backend: Box<dyn Connect>,
+    /// Where the backend has files mapped, if the guest is to have that.
+    pub window: Option<Arc<Window>>,
+}
+
+impl From<Box<dyn Connect>> for FsHost {
+    fn from(backend: Box<dyn Connect>) -> Self {
+        Self {
+            backend,
+            window: None,
+        }
+    }
+}
+
+impl<C: Connect + 'static> From<Box<C>> for FsHost {
+    fn from(backend: Box<C>) -> Self {
+        Self {
+            backend,
+            window: None,
+        }
+    }
+}
+
 /// A shared directory whose requests a vhost-user backend serves.
 pub struct Fs {
     id: DeviceId,
@@ -50,7 +80,7 @@ pub struct Fs {
 }
 
 impl Fs {
-    /// Builds a share on the backend that `connect` leads to, which has to answer now: what it
+    /// Builds a share on the backend that `host` leads to, which has to answer now: what it
     /// offers is what the driver is offered. With a `saved` state, the backend goes on with what
     /// the one knew that was saved.
     ///
@@ -59,12 +89,12 @@ impl Fs {
     /// state is not that of a share, or not one that the backend takes.
     pub fn build(
         config: &FsConfig,
-        connect: Box<dyn Connect>,
+        host: impl Into<FsHost>,
         saved: Option<StateBlob>,
     ) -> Result<Self, BuildError> {
         let id = config.id.clone();
         check(config)?;
-        let link = Link::open(id.clone(), connect, config.on_exit);
+        let link = Link::open(id.clone(), host.into(), config.on_exit);
         let (link, offer) = link
             .and_then(|link| Ok((Offer::of(&link, config.queues)?, link)))
             .map(|(offer, link)| (link, offer))
@@ -86,6 +116,11 @@ impl Fs {
                 kind: DeviceKind::Fs,
                 features: offer.features,
                 queue_sizes: vec![QUEUE_SIZE; usize::from(offer.request_queues) + 1],
+                shared_memory: link.window().map(|window| SharedMemory {
+                    id: WINDOW_REGION,
+                    address: window.address(),
+                    bytes: window.bytes(),
+                }),
             },
             config_space: config_space(&config.tag, offer.request_queues),
             link: Some(link),
@@ -219,6 +254,11 @@ impl VirtioDevice for Fs {
             Known::Nothing => state::unused(),
             Known::Session => {
                 let link = self.link.as_ref();
+                if link.is_some_and(Link::has_mappings) {
+                    return Err(StateError::Mapped {
+                        id: self.id.clone(),
+                    });
+                }
                 state::of(&self.id, link.and_then(|link| link.connection.as_ref()))
             }
         }

@@ -1,11 +1,14 @@
 //! The way to the backend, which outlives any one backend.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::OnExit;
+use super::device::FsHost;
+use super::window::Window;
 use crate::device::DeviceId;
 use crate::log_limit::LogLimit;
-use crate::vhost_user::{Connect, Connection, VhostUserError};
+use crate::vhost_user::{Connect, Connection, SharedRegion, VhostUserError};
 
 /// Deaths of backends within [`RESTART_WINDOW`] after which none is started any more: a guest that
 /// found a way to crash it must not keep the host busy.
@@ -17,6 +20,7 @@ const RESTART_WINDOW: Duration = Duration::from_secs(60);
 pub(super) struct Link {
     id: DeviceId,
     connect: Box<dyn Connect>,
+    window: Option<Arc<Window>>,
     on_exit: OnExit,
     /// The backend; none after it died.
     pub(super) connection: Option<Connection>,
@@ -28,13 +32,18 @@ impl Link {
     /// Connects to the first backend.
     pub(super) fn open(
         id: DeviceId,
-        mut connect: Box<dyn Connect>,
+        host: FsHost,
         on_exit: OnExit,
     ) -> Result<Self, VhostUserError> {
-        let connection = Connection::open(connect.as_mut())?;
+        let FsHost {
+            backend: mut connect,
+            window,
+        } = host;
+        let connection = Connection::open(connect.as_mut(), region(&window))?;
         Ok(Self {
             id,
             connect,
+            window,
             on_exit,
             connection: Some(connection),
             restarts: Vec::new(),
@@ -46,9 +55,10 @@ impl Link {
     pub(super) fn connection(&mut self) -> Result<&mut Connection, VhostUserError> {
         Ok(match self.connection.take().filter(Connection::is_alive) {
             Some(alive) => self.connection.insert(alive),
-            None => self
-                .connection
-                .insert(Connection::open(self.connect.as_mut())?),
+            None => self.connection.insert(Connection::open(
+                self.connect.as_mut(),
+                region(&self.window),
+            )?),
         })
     }
 
@@ -74,4 +84,22 @@ impl Link {
     pub(super) fn id(&self) -> &DeviceId {
         &self.id
     }
+
+    /// The window, unless there is none or the backend does not use it.
+    pub(super) fn window(&self) -> Option<&Arc<Window>> {
+        let maps = self.connection.as_ref().is_some_and(Connection::maps);
+        self.window.as_ref().filter(|_| maps)
+    }
+
+    /// Whether anything is mapped, by whichever backend.
+    pub(super) fn has_mappings(&self) -> bool {
+        self.window
+            .as_ref()
+            .is_some_and(|window| !window.is_empty())
+    }
+}
+
+fn region(window: &Option<Arc<Window>>) -> Option<Arc<dyn SharedRegion>> {
+    let window = window.as_ref()?;
+    Some(Arc::<Window>::clone(window))
 }

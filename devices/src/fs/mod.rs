@@ -17,6 +17,9 @@
 //! A driver that resets the device leaves Refusing and Broken, and gets a new backend when the old
 //! one is gone.
 //!
+//! With a [window](window::Window), the backend has files mapped for the guest, which then reads them
+//! without requests; what is mapped outlives the backend.
+//!
 //! A share is saved by asking the backend what it has to remember; another backend goes on with it.
 
 mod config;
@@ -25,10 +28,11 @@ mod link;
 mod refuse;
 mod state;
 mod watch;
+pub mod window;
 
 #[cfg(test)]
 mod tests;
 
 pub use config::{FsConfig, MAX_REQUEST_QUEUES, MAX_TAG_BYTES, OnExit};
-pub use device::Fs;
+pub use device::{Fs, FsHost};
 pub use refuse::{Refused, refuse_all};

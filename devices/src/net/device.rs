@@ -113,6 +113,7 @@ impl Net {
                 kind: DeviceKind::Net,
                 features: offered(config, count, tap.udp_segments()),
                 queue_sizes,
+                shared_memory: None,
             },
             config_space: config_space(config, count),
             ends: ends(taps, vhost),

@@ -56,6 +56,7 @@ impl Rng {
                     | 1 << VIRTIO_RING_F_EVENT_IDX
                     | 1 << VIRTIO_RING_F_INDIRECT_DESC,
                 queue_sizes: vec![QUEUE_SIZE],
+                shared_memory: None,
             },
             worker: None,
         })

@@ -60,11 +60,6 @@ impl MmioTransport {
             (reg::VERSION, reg::MMIO_VERSION),
             (reg::DEVICE_ID, kind as u32),
             (reg::VENDOR_ID, reg::VENDOR),
-            // No shared memory region exists, whichever is selected.
-            (reg::SHM_LEN_LOW, u32::MAX),
-            (reg::SHM_LEN_HIGH, u32::MAX),
-            (reg::SHM_BASE_LOW, u32::MAX),
-            (reg::SHM_BASE_HIGH, u32::MAX),
         ]);
     }
 
@@ -80,6 +75,7 @@ impl MmioTransport {
         let features = half(self.device.spec().features, self.device_features_sel);
         let slot = self.selected();
         let ready = slot.map_or(0, |slot| slot.registers.ready.into());
+        let (length, base) = self.selected_region();
         self.shared.show(&[
             (reg::DEVICE_FEATURES, features),
             (
@@ -87,7 +83,22 @@ impl MmioTransport {
                 slot.map_or(0, |slot| slot.max_size.into()),
             ),
             (reg::QUEUE_READY, ready),
+            (reg::SHM_LEN_LOW, half(length, 0)),
+            (reg::SHM_LEN_HIGH, half(length, 1)),
+            (reg::SHM_BASE_LOW, half(base, 0)),
+            (reg::SHM_BASE_HIGH, half(base, 1)),
         ]);
+    }
+
+    /// Length and address of the selected region of shared memory; all ones where there is none
+    /// (virtio 1.2 §4.2.2).
+    fn selected_region(&self) -> (u64, u64) {
+        let region = self.device.spec().shared_memory;
+        region
+            .filter(|region| u32::from(region.id) == self.shm_sel)
+            .map_or((u64::MAX, u64::MAX), |region| {
+                (region.bytes, region.address)
+            })
     }
 
     fn write_register(&mut self, offset: u64, value: u32) {
@@ -107,8 +118,7 @@ impl MmioTransport {
             | reg::QUEUE_DRIVER_HIGH
             | reg::QUEUE_DEVICE_LOW
             | reg::QUEUE_DEVICE_HIGH => self.write_queue(offset, value),
-            // There is nothing to select.
-            reg::SHM_SEL => {}
+            reg::SHM_SEL => self.shm_sel = value,
             _ => self.ignore("no writable register", offset),
         }
     }
@@ -204,8 +214,8 @@ impl MmioTransport {
     }
 }
 
-fn half(features: u64, selected: u32) -> u32 {
-    let [a, b, c, d, e, f, g, h] = features.to_le_bytes();
+fn half(value: u64, selected: u32) -> u32 {
+    let [a, b, c, d, e, f, g, h] = value.to_le_bytes();
     match selected {
         0 => u32::from_le_bytes([a, b, c, d]),
         1 => u32::from_le_bytes([e, f, g, h]),

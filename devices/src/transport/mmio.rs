@@ -34,6 +34,7 @@ pub struct MmioTransport {
     pub(super) driver_features_sel: u32,
     pub(super) driver_features: u64,
     pub(super) queue_sel: u32,
+    pub(super) shm_sel: u32,
     pub(super) queues: Vec<QueueSlot>,
     doorbells: Option<Box<dyn Doorbells>>,
     absorbed: Absorbed,
@@ -114,6 +115,7 @@ impl MmioTransport {
             driver_features_sel: 0,
             driver_features: 0,
             queue_sel: 0,
+            shm_sel: 0,
             queues,
             doorbells: None,
             absorbed: Absorbed::NotAsked,
@@ -306,6 +308,7 @@ impl MmioTransport {
         self.driver_features_sel = 0;
         self.driver_features = 0;
         self.queue_sel = 0;
+        self.shm_sel = 0;
         for slot in &mut self.queues {
             slot.registers = QueueRegisters::default();
             // A kick of the old driver is none of the new one's. Fails when there was none.

@@ -10,7 +10,7 @@ use crate::device::ActiveQueue;
 use crate::state::StateError;
 
 /// Version of the layout of [`TransportState`].
-pub const TRANSPORT_STATE_VERSION: u16 = 1;
+pub const TRANSPORT_STATE_VERSION: u16 = 2;
 
 /// Everything a driver set up on one device, and how far its queues are.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,6 +29,8 @@ pub struct TransportState {
     pub driver_features_sel: u32,
     /// Which queue the queue registers speak about.
     pub queue_sel: u32,
+    /// Which region of shared memory the driver reads about.
+    pub shm_sel: u32,
     /// The registers of each queue of the device, by index.
     pub queues: Vec<QueueRegisters>,
     /// Positions of the queues in use when the device was stopped, ascending by index; nothing
@@ -82,6 +84,7 @@ impl MmioTransport {
             device_features_sel: self.device_features_sel,
             driver_features_sel: self.driver_features_sel,
             queue_sel: self.queue_sel,
+            shm_sel: self.shm_sel,
             queues: self.queues.iter().map(|slot| slot.registers).collect(),
             running,
         })
@@ -132,6 +135,7 @@ impl MmioTransport {
         self.device_features_sel = state.device_features_sel;
         self.driver_features_sel = state.driver_features_sel;
         self.queue_sel = state.queue_sel;
+        self.shm_sel = state.shm_sel;
         for (slot, registers) in self.queues.iter_mut().zip(&state.queues) {
             slot.registers = *registers;
         }

@@ -2,6 +2,7 @@
 
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -15,7 +16,8 @@ use virtio_queue::QueueT;
 use vm_memory::GuestMemoryBackend;
 use vmm_sys_util::eventfd::EventFd;
 
-use super::{Connect, TransferLimits, VhostUserError, ring, transfer};
+use super::requests::Requests;
+use super::{Connect, SharedRegion, TransferLimits, VhostUserError, ring, transfer};
 use crate::device::{ActiveQueue, Memory};
 
 /// How long a backend may take for one answer before it counts as dead: stopping waits for what is
@@ -28,6 +30,12 @@ const MAX_QUEUES: u16 = 64;
 /// Queues of a backend that cannot say how many it has.
 const DEFAULT_QUEUES: u16 = 2;
 
+/// What a backend needs to have files mapped.
+const MAPPING: VhostUserProtocolFeatures = VhostUserProtocolFeatures::SHMEM
+    .union(VhostUserProtocolFeatures::BACKEND_REQ)
+    .union(VhostUserProtocolFeatures::BACKEND_SEND_FD)
+    .union(VhostUserProtocolFeatures::REPLY_ACK);
+
 /// The protocol's own bit among the virtio features; no driver ever sees it.
 const PROTOCOL_FEATURES: u64 = VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits();
 
@@ -38,15 +46,21 @@ pub struct Connection {
     features: u64,
     protocol: VhostUserProtocolFeatures,
     queues: u16,
+    /// What it asks for, when it can have files mapped.
+    requests: Option<Requests>,
 }
 
 impl Connection {
-    /// Connects through `connect`, and agrees on the protocol.
+    /// Connects through `connect`, and agrees on the protocol. The backend may have files mapped into
+    /// `region` from then on, if it does that and knows the region by the same size.
     ///
     /// # Errors
     /// When there is no backend, it does not answer within ten seconds, or it speaks no protocol
     /// features.
-    pub fn open(connect: &mut dyn Connect) -> Result<Self, VhostUserError> {
+    pub fn open(
+        connect: &mut dyn Connect,
+        region: Option<Arc<dyn SharedRegion>>,
+    ) -> Result<Self, VhostUserError> {
         let stream = connect.connect().map_err(VhostUserError::Connect)?;
         limit_waits(&stream).map_err(VhostUserError::Connect)?;
         let socket = stream.try_clone().map_err(VhostUserError::Connect)?;
@@ -65,13 +79,21 @@ impl Connection {
         frontend
             .set_features(PROTOCOL_FEATURES)
             .map_err(failed("take its features"))?;
-        let (protocol, queues) = agree(&mut frontend)?;
+        let mapping = region
+            .as_ref()
+            .map_or(VhostUserProtocolFeatures::empty(), |_| MAPPING);
+        let (protocol, queues) = agree(&mut frontend, mapping)?;
+        let requests = match region.filter(|_| protocol.contains(MAPPING)) {
+            Some(region) => mappings(&mut frontend, region)?,
+            None => None,
+        };
         Ok(Self {
             frontend,
             socket,
             features: offered & !PROTOCOL_FEATURES,
             protocol,
             queues,
+            requests,
         })
     }
 
@@ -83,6 +105,11 @@ impl Connection {
     /// How many queues it serves.
     pub fn queues(&self) -> u16 {
         self.queues
+    }
+
+    /// Whether it can have files mapped into the region that it was opened with.
+    pub fn maps(&self) -> bool {
+        self.requests.is_some()
     }
 
     /// Whether it has not hung up, as far as the host knows.
@@ -279,14 +306,20 @@ fn limit_waits(stream: &UnixStream) -> std::io::Result<()> {
 }
 
 /// Agrees on protocol features. Returns them, and how many queues the backend serves.
-fn agree(frontend: &mut Frontend) -> Result<(VhostUserProtocolFeatures, u16), VhostUserError> {
+fn agree(
+    frontend: &mut Frontend,
+    mapping: VhostUserProtocolFeatures,
+) -> Result<(VhostUserProtocolFeatures, u16), VhostUserError> {
     let offered = frontend
         .get_protocol_features()
         .map_err(failed("name its protocol features"))?;
-    let wanted = offered
+    let mut wanted = offered
         & (VhostUserProtocolFeatures::MQ
             | VhostUserProtocolFeatures::REPLY_ACK
             | VhostUserProtocolFeatures::DEVICE_STATE);
+    if offered.contains(mapping) {
+        wanted |= mapping;
+    }
     frontend
         .set_protocol_features(wanted)
         .map_err(failed("take its protocol features"))?;
@@ -303,6 +336,26 @@ fn agree(frontend: &mut Frontend) -> Result<(VhostUserProtocolFeatures, u16), Vh
     Ok((wanted, queues))
 }
 
-fn failed(action: &'static str) -> impl Fn(vhost::Error) -> VhostUserError {
+/// Takes requests of a backend that knows `region`.
+fn mappings(
+    frontend: &mut Frontend,
+    region: Arc<dyn SharedRegion>,
+) -> Result<Option<Requests>, VhostUserError> {
+    let known = frontend
+        .get_shmem_config()
+        .map_err(failed("name its regions of shared memory"))?;
+    let size = known.memory_sizes.get(usize::from(region.id()));
+    if size != Some(&region.bytes()) {
+        tracing::warn!(
+            ?size,
+            expected = region.bytes(),
+            "a backend has no such window; files are not mapped"
+        );
+        return Ok(None);
+    }
+    Requests::serve(frontend, region).map(Some)
+}
+
+pub(super) fn failed(action: &'static str) -> impl Fn(vhost::Error) -> VhostUserError {
     move |source| VhostUserError::Request { action, source }
 }

@@ -7,13 +7,16 @@
 //! Protocol: <https://qemu-project.gitlab.io/qemu/interop/vhost-user.html>.
 
 mod connection;
+mod requests;
 pub(crate) mod ring;
+mod sys;
 mod transfer;
 
 #[cfg(test)]
 mod tests;
 
 use std::fmt;
+use std::fs::File;
 use std::io;
 use std::os::unix::net::UnixStream;
 
@@ -28,6 +31,27 @@ pub trait Connect: fmt::Debug + Send {
     /// # Errors
     /// When there is no backend to be had.
     fn connect(&mut self) -> io::Result<UnixStream>;
+}
+
+/// Memory of the device that its driver reads, and in which its backend has files mapped.
+pub trait SharedRegion: fmt::Debug + Send + Sync {
+    /// Which one it is (virtio 1.2 §2.10).
+    fn id(&self) -> u8;
+
+    /// Its size, in bytes.
+    fn bytes(&self) -> u64;
+
+    /// Shows `len` bytes of `file` from `file_offset` on at `offset`, in the place of what was there.
+    ///
+    /// # Errors
+    /// When the place or the file does not suit, or the host refuses.
+    fn map(&self, offset: u64, len: u64, file: File, file_offset: u64) -> io::Result<()>;
+
+    /// Shows zeroes at `offset` for `len` bytes.
+    ///
+    /// # Errors
+    /// When the place does not suit, or the host refuses.
+    fn unmap(&self, offset: u64, len: u64) -> io::Result<()>;
 }
 
 /// Why a backend cannot be used.

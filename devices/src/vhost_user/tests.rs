@@ -13,7 +13,7 @@ const LIMITS: TransferLimits = TransferLimits {
 fn connected(remembering: Remembering) -> (Connection, Backends) {
     let mut backends = Backends::new();
     backends.remember(remembering);
-    (Connection::open(&mut backends).unwrap(), backends)
+    (Connection::open(&mut backends, None).unwrap(), backends)
 }
 
 #[test]

@@ -83,6 +83,7 @@ impl Vsock {
                     | 1 << VIRTIO_RING_F_INDIRECT_DESC
                     | 1 << F_STREAM,
                 queue_sizes: vec![QUEUE_SIZE, QUEUE_SIZE, EVENT_QUEUE_SIZE],
+                shared_memory: None,
             },
             config_space: u64::from(config.cid.get()).to_le_bytes(),
             link: Some(Link {

@@ -181,6 +181,9 @@ pub struct SharesCommand {
     /// Count instructions instead of time, where the lab is emulated.
     #[arg(long)]
     pub icount: bool,
+    /// Also with a window (`dax`) of this size, in MiB.
+    #[arg(long, value_name = "MIB")]
+    pub dax: Option<u64>,
     /// Another build of slotvmm to compare with, as NAME=PATH.
     #[arg(long, value_name = "NAME=PATH")]
     pub beside: Vec<String>,

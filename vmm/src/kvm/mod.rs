@@ -19,6 +19,9 @@ mod sys;
 /// Number of KVM's first memory slot of register pages; those of RAM are below.
 const FIRST_PAGES_SLOT: u32 = 16;
 
+/// Number of KVM's first memory slot of a share's window.
+const FIRST_WINDOW_SLOT: u32 = 32;
+
 /// KVM's API version; stable since Linux 2.6.22.
 const API_VERSION: i32 = 12;
 
@@ -219,6 +222,20 @@ pub(crate) fn set_memory(vm: &VmFd, memory: &Memory) -> Result<(), KvmError> {
             .map_err(KvmError::on("give guest RAM to the machine"))?;
     }
     Ok(())
+}
+
+/// Shows the guest the window of a share, as [`show_pages`] does. `number` tells it from others.
+///
+/// # Errors
+/// When KVM refuses.
+pub(crate) fn show_window(
+    vm: &VmFd,
+    number: u32,
+    address: u64,
+    window: &Range<usize>,
+) -> Result<(), kvm_ioctls::Error> {
+    let number = number.saturating_add(FIRST_WINDOW_SLOT - FIRST_PAGES_SLOT);
+    show_pages(vm, number, address, window)
 }
 
 /// Shows the guest whole pages of this process at `address`, to read. `number` tells them from others.

@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use devices::bus::BusDevice;
+use devices::fs::window::Window;
 use devices::legacy::ioapic::IoApic;
 
 /// A device as a bus holds it.
@@ -101,6 +102,8 @@ pub struct Buses {
     pub pio: Bus,
     /// The I/O APIC, told of level-triggered interrupts that a local APIC has ended.
     pub ioapic: Arc<Mutex<IoApic>>,
+    /// Where files of the host are mapped, which can become shorter under the guest.
+    pub windows: Vec<Arc<Window>>,
 }
 
 impl Buses {

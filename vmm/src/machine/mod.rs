@@ -6,6 +6,7 @@ mod attach;
 pub mod bus;
 pub mod plan;
 mod registers;
+pub(crate) mod windows;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -36,6 +37,7 @@ use crate::kvm::{self, KvmError};
 use crate::vcpu::Vcpu;
 use bus::{Bus, BusError, Buses, SharedDevice};
 use registers::RegisterPages;
+use windows::{Windows, WindowsError};
 
 pub use attach::AttachError;
 
@@ -58,6 +60,7 @@ pub struct Machine {
     pub(crate) pio: Bus,
     pub(crate) irqchip: Irqchip,
     registers: RegisterPages,
+    windows: Windows,
     pub(crate) attached: Vec<Attached>,
     /// The images of its disks.
     pub(crate) images: BTreeMap<DeviceId, Arc<RawDisk>>,
@@ -75,6 +78,9 @@ pub enum MachineError {
     /// A device was not attached.
     #[error(transparent)]
     Attach(#[from] AttachError),
+    /// A share has no window.
+    #[error(transparent)]
+    Window(#[from] WindowsError),
     /// Two devices claim the same addresses.
     #[error("Failed to place a device")]
     Place(#[from] BusError),
@@ -112,6 +118,7 @@ impl Machine {
     /// When the host lacks KVM or KVM refuses.
     pub fn create(config: &VmConfig, memory: Memory, vm: Arc<VmFd>) -> Result<Self, MachineError> {
         kvm::set_memory(&vm, &memory)?;
+        let windows = Windows::create(&vm, config)?;
         let positions = config.devices.iter().map(DeviceConfig::position);
         let registers = RegisterPages::create(&vm, config.registers, positions.clone());
         let irqchip = Irqchip::create(&vm, ports::pins(positions))?;
@@ -128,6 +135,7 @@ impl Machine {
             pio: Bus::default(),
             irqchip,
             registers,
+            windows,
             attached: Vec::new(),
             images: BTreeMap::new(),
         })
@@ -144,6 +152,7 @@ impl Machine {
     ) -> Result<(), MachineError> {
         let mut configs: Vec<&DeviceConfig> = configs.iter().collect();
         configs.sort_by_key(|config| config.position());
+        self.windows.hand_over(&mut host);
         for config in configs {
             let device = config.build(&mut host, None)?;
             self.attach(config.id().clone(), config.position(), device)?;
@@ -260,6 +269,7 @@ impl Machine {
             mmio: std::mem::take(&mut self.mmio),
             pio: std::mem::take(&mut self.pio),
             ioapic: self.irqchip.ioapic.clone(),
+            windows: self.windows.all(),
         }
     }
 }

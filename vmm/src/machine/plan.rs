@@ -1,8 +1,10 @@
 //! What a machine will look like, worked out without building it.
 
+use devices::device::DeviceId;
 use devices::registry::DeviceConfig;
 use serde::Serialize;
 
+use super::windows;
 use crate::arch::layout::{self, RangeKind};
 use crate::arch::{acpi, ports};
 use crate::config::{Discovery, VmConfig};
@@ -16,6 +18,8 @@ const NO_PCI: &str = "pci=off";
 pub struct MachinePlan {
     /// Guest-physical memory, as the guest is told.
     pub memory: Vec<MemoryRange>,
+    /// Where shares have files mapped, above RAM.
+    pub windows: Vec<PlannedWindow>,
     /// Devices in order of probing.
     pub devices: Vec<PlannedDevice>,
     /// Kernel parameters the machine adds.
@@ -31,6 +35,17 @@ pub struct MemoryRange {
     pub end: u64,
     /// `ram` or `reserved`.
     pub kind: &'static str,
+}
+
+/// The window of a share.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PlannedWindow {
+    /// Name of the share within the machine.
+    pub device: String,
+    /// First byte.
+    pub start: u64,
+    /// Last byte.
+    pub end: u64,
 }
 
 /// One device.
@@ -61,6 +76,12 @@ pub fn plan(config: &VmConfig) -> MachinePlan {
             },
         })
         .collect();
+    let window = |(id, start, bytes): (&DeviceId, u64, u64)| PlannedWindow {
+        device: id.to_string(),
+        start,
+        end: start.saturating_add(bytes).saturating_sub(1),
+    };
+    let windows = windows::places(config).map(window).collect();
     let mut virtio: Vec<&DeviceConfig> = config.devices.iter().collect();
     virtio.sort_by_key(|device| device.position());
     let mut devices: Vec<PlannedDevice> = virtio.into_iter().map(planned).collect();
@@ -71,6 +92,7 @@ pub fn plan(config: &VmConfig) -> MachinePlan {
     devices.push(legacy("reset", "i8042", ports::I8042, None));
     MachinePlan {
         memory,
+        windows,
         devices,
         extra_params: extra_params(config),
     }

@@ -12,6 +12,8 @@ pub(super) enum Next {
     Enter,
     /// `KVM_RUN` was interrupted: nothing is half done, so a request can be obeyed.
     Interrupted,
+    /// The guest touched memory of a window that the host does not have.
+    Missing,
     /// The vCPU is at its end; the control thread hears why.
     End(Event),
 }
@@ -41,12 +43,13 @@ pub(super) fn enter(index: u8, vcpu: &mut VcpuFd, buses: &Buses) -> Next {
         Err(error) => match error.errno() {
             // A waiting vCPU returns EAGAIN once when its start-up interrupt arrives.
             libc::EINTR | libc::EAGAIN => return Next::Interrupted,
+            libc::EFAULT if !buses.windows.is_empty() => return Next::Missing,
             _ => return failed(index, format!("KVM_RUN: {error}")),
         },
     }
     Next::Enter
 }
 
-fn failed(vcpu: u8, reason: String) -> Next {
+pub(super) fn failed(vcpu: u8, reason: String) -> Next {
     Next::End(Event::VcpuFailed { vcpu, reason })
 }

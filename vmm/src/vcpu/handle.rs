@@ -5,10 +5,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
-use super::exits::{Next, enter};
+use super::exits::{Next, enter, failed};
 use super::kick::Kicker;
 use super::sys::{ImmediateExit, install_kick_signal};
 use super::{Surroundings, Vcpu};
+use crate::machine::bus::Buses;
+use crate::machine::windows;
 use crate::phases::Phase;
 
 /// Why vCPU threads did not obey.
@@ -161,9 +163,21 @@ impl Shared {
 fn run(mut vcpu: Vcpu, shared: &Shared, surroundings: &Surroundings) -> Vcpu {
     shared.kicker.arm(ImmediateExit::of(&mut vcpu.fd));
     let mut next = Next::Interrupted;
+    let mut missing = 0;
     loop {
+        missing = if matches!(next, Next::Missing) {
+            missing + 1
+        } else {
+            0
+        };
         match next {
             Next::Enter => {}
+            Next::Missing if missing <= MAX_MISSING => repair(&surroundings.buses),
+            Next::Missing => {
+                let reason = "KVM_RUN: memory of the guest cannot be read".to_owned();
+                next = failed(vcpu.index, reason);
+                continue;
+            }
             Next::Interrupted => {
                 if shared.pending.load(Ordering::SeqCst)
                     && obey(&mut vcpu, shared, surroundings) == Mode::Stop
@@ -183,6 +197,22 @@ fn run(mut vcpu: Vcpu, shared: &Shared, surroundings: &Surroundings) -> Vcpu {
     shared.kicker.disarm();
     settle(shared, Mode::Stop);
     vcpu
+}
+
+/// How often in a row a vCPU may find no memory. A file of the host that is truncated and written
+/// again explains some; storage that cannot be read never ends.
+const MAX_MISSING: u32 = 64;
+
+/// Shows zeroes where files that are mapped for the guest have become shorter.
+fn repair(buses: &Buses) {
+    match windows::repair(&buses.windows) {
+        Ok(0) => {}
+        Ok(places) => tracing::warn!(
+            places,
+            "Files of a share became shorter under the guest, which sees zeroes in their place"
+        ),
+        Err(error) => tracing::error!(%error, "The window of a share was not repaired"),
+    }
 }
 
 /// Waits while the machine is paused and returns what to do next: run or stop.

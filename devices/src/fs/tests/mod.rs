@@ -21,6 +21,7 @@ fn config(on_exit: OnExit) -> FsConfig {
         position: Position(0),
         tag: "ro-store".to_owned(),
         queues: 2,
+        window: None,
         on_exit,
     }
 }

@@ -110,6 +110,7 @@ pub fn subjects() -> Vec<Subject> {
             position: Position(3),
             tag: "conformance".to_owned(),
             queues: 2,
+            window: None,
             on_exit: OnExit::Fail,
         }),
         idle: 0..0,

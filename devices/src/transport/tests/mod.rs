@@ -11,8 +11,8 @@ use virtio_bindings::bindings::virtio_ring::VIRTIO_RING_F_EVENT_IDX;
 use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
 
 use crate::device::{
-    ActivateError, Activation, ActiveQueue, DeviceError, DeviceKind, DeviceSpec, Stopped,
-    VirtioDevice, read_space,
+    ActivateError, Activation, ActiveQueue, DeviceError, DeviceKind, DeviceSpec, SharedMemory,
+    Stopped, VirtioDevice, read_space,
 };
 use crate::interrupt::Interrupt;
 use crate::state::{StateBlob, StateError};
@@ -109,6 +109,13 @@ impl VirtioDevice for Probe {
     }
 }
 
+/// Shared memory of the device.
+const REGION: SharedMemory = SharedMemory {
+    id: 1,
+    address: 0x5_4000_0000,
+    bytes: 0x2_0020_0000,
+};
+
 fn probe() -> (MmioDriver, Arc<Mutex<Notes>>) {
     probe_with(Reads::Exit)
 }
@@ -120,6 +127,7 @@ fn probe_with(reads: Reads) -> (MmioDriver, Arc<Mutex<Notes>>) {
             kind: DeviceKind::Net,
             features: OFFERED,
             queue_sizes: vec![256, 64, 16],
+            shared_memory: Some(REGION),
         },
         notes: notes.clone(),
         queues: None,

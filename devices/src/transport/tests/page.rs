@@ -33,7 +33,13 @@ fn register(transport: &MmioTransport, offset: u64) -> u32 {
         QUEUE_READY => queue.map_or(0, |queue| queue.registers.ready.into()),
         INTERRUPT_STATUS => live.interrupt | standing,
         STATUS => live.status,
-        SHM_LEN_LOW | SHM_LEN_HIGH | SHM_BASE_LOW | SHM_BASE_HIGH => u32::MAX,
+        SHM_LEN_LOW | SHM_LEN_HIGH | SHM_BASE_LOW | SHM_BASE_HIGH if transport.shm_sel != 1 => {
+            u32::MAX
+        }
+        SHM_LEN_LOW => 0x20_0000,
+        SHM_LEN_HIGH => 2,
+        SHM_BASE_LOW => 0x4000_0000,
+        SHM_BASE_HIGH => 5,
         CONFIG_GENERATION => live.config_generation,
         _ => 0,
     }

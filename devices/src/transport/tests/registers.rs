@@ -307,6 +307,29 @@ fn registers_take_aligned_words_only() {
 }
 
 #[test]
+fn region_of_shared_memory_is_shown_while_it_is_selected() {
+    let (mut driver, _) = probe();
+    let registers = [SHM_LEN_LOW, SHM_LEN_HIGH, SHM_BASE_LOW, SHM_BASE_HIGH];
+    for (selected, expected) in [
+        (1, [0x20_0000, 2, 0x4000_0000, 5]),
+        (0, [u32::MAX; 4]),
+        (257, [u32::MAX; 4]),
+        (u32::MAX, [u32::MAX; 4]),
+        (1, [0x20_0000, 2, 0x4000_0000, 5]),
+    ] {
+        driver.write(SHM_SEL, selected);
+        assert_eq!(
+            registers.map(|register| driver.read(register)),
+            expected,
+            "{selected}"
+        );
+    }
+    driver.write(STATUS, 0);
+    let after_reset = registers.map(|register| driver.read(register));
+    assert_eq!(after_reset, [u32::MAX; 4], "the selection is gone");
+}
+
+#[test]
 fn device_with_a_bad_specification_is_refused() {
     let refused = |features, queue_sizes| {
         let device = Probe {
@@ -314,6 +337,7 @@ fn device_with_a_bad_specification_is_refused() {
                 kind: DeviceKind::Blk,
                 features,
                 queue_sizes,
+                shared_memory: None,
             },
             notes: Arc::default(),
             queues: None,

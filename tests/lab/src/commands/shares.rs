@@ -53,6 +53,9 @@ pub fn shares(args: &SharesCommand) -> Result<u8> {
     command.extend(["--runs".into(), args.runs.to_string().into()]);
     command.extend(["--files".into(), args.files.to_string().into()]);
     command.extend(["--large".into(), args.large.to_string().into()]);
+    if let Some(mib) = args.dax {
+        command.extend(["--dax".into(), mib.to_string().into()]);
+    }
     for beside in &args.beside {
         command.extend(["--beside".into(), beside.into()]);
     }

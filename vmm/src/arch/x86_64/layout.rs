@@ -13,6 +13,7 @@
 //! | `0x0010_0000` … | RAM; an ELF kernel sits where it was linked, 16 MiB as a rule |
 //! | `0xC000_0000` – `0x1_0000_0000` | hole: virtio-mmio, I/O APIC, local APIC, KVM's own pages |
 //! | `0x1_0000_0000` … | the rest of RAM |
+//! | the next GiB … | windows of shares |
 
 /// Where the boot vCPU's GDT is written.
 pub const GDT: u64 = 0x500;
@@ -76,6 +77,18 @@ pub fn ram_ranges(size: u64) -> Vec<(u64, u64)> {
         return vec![(0, size)];
     }
     vec![(0, HOLE_START), (HOLE_END, size - HOLE_START)]
+}
+
+/// What the first window of a share is aligned to: the largest page of the guest's kernel.
+const WINDOW_ALIGNMENT: u64 = 1 << 30;
+
+/// Where windows of shares begin on a machine with `size` bytes of RAM.
+pub fn windows_start(size: u64) -> u64 {
+    let (start, length) = ram_ranges(size).pop().unwrap_or((0, 0));
+    start
+        .saturating_add(length)
+        .max(HOLE_END)
+        .next_multiple_of(WINDOW_ALIGNMENT)
 }
 
 /// What an address range is, in the terms of the E820 map.

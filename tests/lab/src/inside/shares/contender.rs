@@ -32,8 +32,12 @@ pub struct Contender {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Kind {
-    /// This build of slotvmm, with its own backend.
-    Slotvmm(PathBuf),
+    /// A build of slotvmm, with its own backend.
+    Slotvmm {
+        program: PathBuf,
+        /// Size of the share's window, in MiB; none has no window.
+        dax: Option<u64>,
+    },
     /// QEMU and virtiofsd, as the lab has them.
     Virtiofsd,
 }
@@ -47,7 +51,10 @@ impl FromStr for Contender {
             .ok_or("expected NAME=PATH, such as before=/tmp/slotvmm")?;
         Ok(Self {
             name: name.to_owned(),
-            kind: Kind::Slotvmm(path.into()),
+            kind: Kind::Slotvmm {
+                program: path.into(),
+                dax: None,
+            },
         })
     }
 }
@@ -88,18 +95,24 @@ pub(super) struct Running {
 }
 
 impl Contender {
-    /// Everyone: the build in `program`, others `beside` it, and the peer.
-    pub(super) fn all(program: &Path, beside: &[Self]) -> Vec<Self> {
-        let ours = Self {
-            name: "slotvmm".to_owned(),
-            kind: Kind::Slotvmm(program.to_owned()),
+    /// Everyone: the build in `program`, the same with a window of `dax` MiB, others `beside` it, and
+    /// the peer.
+    pub(super) fn all(program: &Path, dax: Option<u64>, beside: &[Self]) -> Vec<Self> {
+        let ours = |name: &str, dax| Self {
+            name: name.to_owned(),
+            kind: Kind::Slotvmm {
+                program: program.to_owned(),
+                dax,
+            },
         };
+        let mapping = dax.map(|mib| ours("slotvmm, dax", Some(mib)));
         let peer = Self {
             name: "qemu+virtiofsd".to_owned(),
             kind: Kind::Virtiofsd,
         };
-        [ours]
+        [ours("slotvmm", None)]
             .into_iter()
+            .chain(mapping)
             .chain(beside.to_vec())
             .chain([peer])
             .collect()
@@ -117,8 +130,8 @@ impl Contender {
     /// What to start for a guest in `place`.
     pub(super) fn prepare(&self, place: &Place) -> Result<Running> {
         match &self.kind {
-            Kind::Slotvmm(program) => Ok(Running {
-                monitor: slotvmm(program, place, &self.name)?,
+            Kind::Slotvmm { program, dax } => Ok(Running {
+                monitor: slotvmm(program, place, (&self.name, *dax))?,
                 backend: None,
             }),
             Kind::Virtiofsd => {
@@ -141,7 +154,9 @@ fn parameters() -> Vec<String> {
     words
 }
 
-fn slotvmm(program: &Path, place: &Place, name: &str) -> Result<Command> {
+fn slotvmm(program: &Path, place: &Place, named: (&str, Option<u64>)) -> Result<Command> {
+    let (name, dax) = named;
+    let dax = dax.map_or(String::new(), |mib| format!("dax = {mib}\n"));
     let config = place.dir.join(format!("{name}.d"));
     fs::create_dir_all(config.join("slots"))?;
     let host = ["state", "run", "cache"].map(|kind| {
@@ -151,7 +166,7 @@ fn slotvmm(program: &Path, place: &Place, name: &str) -> Result<Command> {
     fs::write(config.join("host.toml"), host.concat())?;
     let slot = format!(
         "net = []\n[data]\nenabled = false\n[machine]\nmemory = {MEMORY_MIB}\nvcpus = 1\n[boot]\n\
-         kernel = {:?}\ninitrd = {:?}\nparams = {:?}\n[[fs]]\ntag = \"share\"\nsource = {:?}\n",
+         kernel = {:?}\ninitrd = {:?}\nparams = {:?}\n[[fs]]\ntag = \"share\"\nsource = {:?}\n{dax}",
         place.kernel.join("vmlinux"),
         place.kernel.join("initrd"),
         parameters(),

@@ -43,6 +43,9 @@ pub struct SharesArgs {
     /// Size of the large file, in MiB.
     #[arg(long)]
     pub large: usize,
+    /// Size of a window, in MiB, for another guest of slotvmm's.
+    #[arg(long)]
+    pub dax: Option<u64>,
     /// Another build of slotvmm, as NAME=PATH.
     #[arg(long = "beside")]
     pub beside: Vec<Contender>,
@@ -69,7 +72,7 @@ pub fn shares(args: &SharesArgs) -> Result<u8> {
     tree::plant(&shared, args.files, args.large)?;
     tree::add_programs(&shared, &args.probe)?;
     let place = Place::prepare(dir.path(), &shared, &args.kernel)?;
-    let contenders = Contender::all(&args.program, &args.beside);
+    let contenders = Contender::all(&args.program, args.dax, &args.beside);
     for round in 1..=args.runs {
         for contender in &contenders {
             eprintln!("{round}/{}: {}", args.runs, contender.name());
