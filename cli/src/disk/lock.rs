@@ -16,6 +16,14 @@ pub(crate) fn try_lock(file: &File, usage: Use) -> io::Result<Locking> {
     lock::try_lock(file, access(usage))
 }
 
+/// As [`try_lock`], but waits for a while for the lock of a process that was killed.
+///
+/// # Errors
+/// As [`try_lock`].
+pub(super) fn lock(file: &File, usage: Use) -> io::Result<Locking> {
+    lock::lock(file, access(usage))
+}
+
 /// Whether locking for `usage` would fail now. Takes nothing.
 ///
 /// # Errors

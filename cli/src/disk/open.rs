@@ -5,7 +5,7 @@ use std::io::{self, Seek as _, SeekFrom};
 use std::os::unix::fs::FileTypeExt as _;
 use std::path::Path;
 
-use super::lock::{Locking, try_lock};
+use super::lock::Locking;
 use super::{DiskError, Holder, create, lock};
 use crate::resolve::{Disk, Use};
 
@@ -159,7 +159,7 @@ pub(super) fn check_kind(disk: &Disk, metadata: &Metadata) -> Result<(), DiskErr
 
 /// Locks the image for the disk's use.
 pub(super) fn take_lock(disk: &Disk, file: &File) -> Result<(), DiskError> {
-    match try_lock(file, disk.usage).map_err(|error| host(disk, "lock", error))? {
+    match lock::lock(file, disk.usage).map_err(|error| host(disk, "lock", error))? {
         Locking::Held => Ok(()),
         Locking::Busy => Err(DiskError::Locked {
             id: disk.id.clone(),

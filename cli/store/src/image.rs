@@ -38,7 +38,7 @@ fn open_locked(
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         result => result.map_err(StoreError::at("open", path))?,
     };
-    match lock::try_lock(&file, access).map_err(StoreError::at("lock", path))? {
+    match lock::lock(&file, access).map_err(StoreError::at("lock", path))? {
         Locking::Held => Ok(Some(file)),
         Locking::Busy => Err(in_use(path, &file)),
         Locking::Unsupported(source) => Err(StoreError::at("lock", path)(source)),
@@ -52,7 +52,7 @@ pub(crate) fn require_unused(path: &Path) -> Result<(), StoreError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         result => result.map_err(StoreError::at("open", path))?,
     };
-    match lock::is_busy(&file, Access::Exclusive) {
+    match lock::is_used(&file, Access::Exclusive) {
         Ok(true) => Err(in_use(path, &file)),
         Ok(false) => Ok(()),
         Err(source) => Err(StoreError::at("inspect the lock of", path)(source)),
