@@ -47,6 +47,8 @@ pub struct Together {
     pub minimum_ms: f64,
     /// The median of all at once divided by that.
     pub ratio: f64,
+    /// The same of least values instead of medians: what is left of it when others use the host too.
+    pub least_ratio: f64,
     /// The median of all at once divided by their own CPU time, shared by the processors: 1 when none of
     /// those was ever idle, or worked for somebody else.
     pub waiting: f64,
@@ -183,13 +185,17 @@ fn sum_up(machines: usize, rounds: &[Round]) -> Option<Together> {
     let alone_cpu_ms = over(&|round| cpu(&round.alone))?;
     let all_ms = over(&|round| wall_ms(&round.all))?;
     let all_cpu_ms = over(&|round| cpu(&round.all))?;
-    let shared = alone_cpu_ms.median * machines as f64 / host.processors as f64;
-    let minimum_ms = shared.max(alone_ms.median);
+    let minimum = |of: fn(&Summary) -> f64| {
+        let shared = of(&alone_cpu_ms) * machines as f64 / host.processors as f64;
+        shared.max(of(&alone_ms))
+    };
+    let minimum_ms = minimum(|summary| summary.median);
     Some(Together {
         machines,
         failures: Vec::new(),
         marks: marks(rounds),
         ratio: all_ms.median / minimum_ms,
+        least_ratio: all_ms.min / minimum(|summary| summary.min),
         waiting: all_ms.median * host.processors as f64 / all_cpu_ms.median,
         alone_ms,
         alone_cpu_ms,
@@ -323,6 +329,7 @@ mod tests {
         let shared = 20.0 / together.host.processors as f64;
         assert_eq!(together.minimum_ms, shared.max(16.0));
         assert_eq!(together.ratio, 21.0 / together.minimum_ms);
+        assert_eq!(together.least_ratio, together.ratio);
         assert_eq!(together.waiting, 21.0 / shared);
     }
 

@@ -90,6 +90,7 @@ impl Report for Printed<'_> {
             ("processors", results.host.processors.to_string()),
             ("least possible", format!("{:.2} ms", results.minimum_ms)),
             ("ratio to it", format!("{:.2}", results.ratio)),
+            ("of least values", format!("{:.2}", results.least_ratio)),
             ("waiting", format!("{:.2}", results.waiting)),
         ]);
         let mut sections = vec![table(head, marks.chain(all)), verdict];

@@ -164,14 +164,17 @@ pub(super) fn together(values: &Value) -> Option<String> {
     table.row(&["least that the processors allow", "", &minimum]);
     let ratio = format!("{:.2}", values["ratio"].as_f64()?);
     table.row(&["ratio to it", "", &ratio]);
-    if let Some(waiting) = values["waiting"].as_f64() {
-        let waiting = format!("{waiting:.2}");
-        table.row(&[
-            "time to their own CPU time, shared by the processors",
-            "",
-            &waiting,
-        ]);
-    }
+    let processors = values["host"]["processors"].as_f64()?;
+    let (wall, cpu) = (
+        values["all_ms"]["median"].as_f64()?,
+        values["all_cpu_ms"]["median"].as_f64()?,
+    );
+    let waiting = format!("{:.2}", wall * processors / cpu);
+    table.row(&[
+        "time to their own CPU time, shared by the processors",
+        "",
+        &waiting,
+    ]);
     Some(table.text)
 }
 
@@ -314,7 +317,7 @@ mod tests {
     fn machines_at_once_have_a_row_for_each_mark() {
         let median = |value: f64| json!({ "median": value });
         let values = json!({
-            "machines": 5, "minimum_ms": 100.0, "ratio": 1.234,
+            "machines": 5, "host": { "processors": 2 }, "minimum_ms": 100.0, "ratio": 1.234,
             "alone_ms": median(50.0), "all_ms": median(123.4),
             "alone_cpu_ms": median(40.0), "all_cpu_ms": median(210.0),
             "marks": [{ "mark": "vcpu_run", "alone": median(3.0), "each": median(6.0) }],
@@ -325,6 +328,10 @@ mod tests {
             "{text}"
         );
         assert!(text.contains("| ratio to it |  | 1.23 |"), "{text}");
+        assert!(
+            text.contains("shared by the processors |  | 1.18 |"),
+            "{text}"
+        );
     }
 
     #[test]
