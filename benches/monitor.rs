@@ -2,12 +2,13 @@
 //! smallest machine that boots the guest, 256 MiB and one vCPU.
 
 use std::env;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use serde_json::json;
+use boot_bench::machine::{Access, Disk, Machine};
+use boot_bench::peer::{self, Peer};
 
 use crate::guest::{self, Guest, GuestError};
 
@@ -34,8 +35,8 @@ enum Extras {
 enum Kind {
     Slotvmm(Extras),
     Bare,
-    CloudHypervisor,
-    Firecracker,
+    /// As `slotvmm bench boot` starts it.
+    Peer(peer::Kind),
     QemuMicrovm,
 }
 
@@ -45,13 +46,13 @@ const PEERS: [(&str, &str, &str, Kind); 3] = [
         "cloud-hypervisor",
         "cloud-hypervisor",
         "BENCH_CLOUD_HYPERVISOR",
-        Kind::CloudHypervisor,
+        Kind::Peer(peer::Kind::CloudHypervisor),
     ),
     (
         "firecracker",
         "firecracker",
         "BENCH_FIRECRACKER",
-        Kind::Firecracker,
+        Kind::Peer(peer::Kind::Firecracker),
     ),
     (
         "qemu-microvm",
@@ -116,12 +117,13 @@ impl Monitor {
         match self.kind {
             Kind::Slotvmm(extras) => words.extend(slotvmm(guest, dir, extras)?),
             Kind::Bare => words.extend(bare(guest)),
-            Kind::CloudHypervisor => words.extend(cloud_hypervisor(guest)),
-            Kind::Firecracker => {
-                let config = dir.join("firecracker.json");
-                fs::write(&config, firecracker(guest).to_string())?;
-                words.extend(split("--no-api --config-file"));
-                words.push(config.into());
+            Kind::Peer(kind) => {
+                let peer = Peer {
+                    name: self.name.to_owned(),
+                    kind,
+                    program: self.program.clone(),
+                };
+                words.extend(peer.arguments(&machine(guest), dir)?);
             }
             Kind::QemuMicrovm => words.extend(qemu(guest)),
         }
@@ -199,27 +201,22 @@ fn bare(guest: &Guest) -> Vec<OsString> {
     }
 }
 
-fn cloud_hypervisor(guest: &Guest) -> Vec<OsString> {
-    let mut words: Vec<OsString> = split("--cpus boot=1 --serial tty --console off").collect();
-    words.extend(["--memory".into(), format!("size={MEMORY_MIB}M").into()]);
-    words.extend([OsStr::new("--kernel").into(), guest.kernel.clone().into()]);
-    words.extend(["--cmdline".into(), guest.params.into()]);
-    words.extend(disks(guest).into_iter().flat_map(|(disk, access)| {
-        let readonly = match access {
-            Access::ReadOnly => ",readonly=on",
-            Access::ReadWrite => "",
-        };
-        ["--disk".into(), joined("path=", disk, readonly)]
-    }));
-    if let Some(around) = &guest.around {
-        words.extend(["--initramfs".into(), around.initrd.clone().into()]);
+/// The guest's machine, for peers.
+fn machine(guest: &Guest) -> Machine {
+    let disks = disks(guest).into_iter();
+    let disks = disks.map(|(path, access)| Disk {
+        path: path.to_owned(),
+        access,
+    });
+    Machine {
+        vcpus: 1,
+        memory_mib: MEMORY_MIB.into(),
+        kernel: guest.kernel.clone(),
+        initrd: guest.around.as_ref().map(|around| around.initrd.clone()),
+        cmdline: format!("console=ttyS0 {}", guest.params),
+        disks: disks.collect(),
+        cid: None,
     }
-    words
-}
-
-enum Access {
-    ReadOnly,
-    ReadWrite,
 }
 
 /// The disks of a guest, in order.
@@ -231,28 +228,6 @@ fn disks(guest: &Guest) -> Vec<(&Path, Access)> {
         .iter()
         .map(|disk| (disk.as_path(), Access::ReadWrite));
     bootstrap.chain(own).collect()
-}
-
-fn firecracker(guest: &Guest) -> serde_json::Value {
-    let around = guest.around.as_ref();
-    let drives = disks(guest)
-        .into_iter()
-        .enumerate()
-        .map(|(index, (disk, access))| {
-            json!({
-                "drive_id": format!("disk{index}"), "path_on_host": disk,
-                "is_root_device": false, "is_read_only": matches!(access, Access::ReadOnly),
-            })
-        });
-    json!({
-        "boot-source": {
-            "kernel_image_path": guest.kernel,
-            "initrd_path": around.map(|around| &around.initrd),
-            "boot_args": format!("console=ttyS0 {}", guest.params),
-        },
-        "drives": drives.collect::<Vec<_>>(),
-        "machine-config": { "vcpu_count": 1, "mem_size_mib": MEMORY_MIB },
-    })
 }
 
 /// Everything off that the guest does without: with ACPI or option ROMs the firmware takes seconds
