@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::check::Step;
 use crate::inside::{
-    BenchArgs, DemoArgs, MatrixArgs, MeasureArgs, Peer, SharesArgs, ThroughputArgs,
+    BenchArgs, DemoArgs, MatrixArgs, MeasureArgs, Peer, SharesArgs, ThroughputArgs, Variant,
 };
 
 /// Gives slotvmm a real KVM host with stock kernels on any machine.
@@ -98,6 +98,9 @@ pub struct MeasureCommand {
     /// another build of ours. A program of its own file, linked statically or against the machine's libraries.
     #[arg(long = "peer", value_name = "NAME=PATH")]
     pub peers: Vec<Peer>,
+    /// slotvmm once more with these kernel parameters, as NAME=PARAMS: tells what they save.
+    #[arg(long = "with", value_name = "NAME=PARAMS")]
+    pub variants: Vec<Variant>,
 }
 
 /// A guest that boots are measured with.

@@ -1,5 +1,6 @@
 //! `measure`: what a boot costs, beside other monitors, in counts that repeat.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::time::Duration;
 
@@ -22,8 +23,12 @@ type Measure = (&'static str, fn(&Sample) -> f64);
 const MEASURES: [Measure; 4] = [
     ("CPU ms, exec to exit", |sample| sample.cpu_ms),
     ("guest's clock at init, s", |sample| sample.init_s),
-    ("KVM exits to init", |sample| sample.exits_to_init as f64),
-    ("KVM exits to the end", |sample| sample.exits as f64),
+    ("KVM exits to init", |sample| {
+        sample.exits_to_init.values().sum::<u64>() as f64
+    }),
+    ("KVM exits to the end", |sample| {
+        sample.exits.values().sum::<u64>() as f64
+    }),
 ];
 
 /// Boots slotvmm and its peers in turns, and prints medians and ratios.
@@ -70,6 +75,12 @@ pub fn measure(args: &MeasureCommand) -> Result<u8> {
             format!("{}={}", peer.name, peer.path.display()).into(),
         ]);
     }
+    for variant in &args.variants {
+        job.command.extend([
+            "--with".into(),
+            format!("{}={}", variant.name, variant.params).into(),
+        ]);
+    }
     job.timing = Timing::Instructions;
     job.limits = Limits {
         cpus: 1,
@@ -100,15 +111,44 @@ fn table(samples: &[Sample]) -> String {
     }
     let mut text = String::new();
     for (name, take) in MEASURES {
-        let mut base = None;
-        for monitor in &monitors {
-            let of = samples.iter().filter(|sample| sample.monitor == *monitor);
-            let median = median(of.map(take).collect());
-            let ratio = median / *base.get_or_insert(median);
-            text.push_str(&format!(
-                "{name:<26} {monitor:<18} {median:>10.1} {ratio:>7.3} x\n"
-            ));
-        }
+        text.push_str(&rows(name, &monitors, samples, take));
+    }
+    for reason in reasons(samples) {
+        let name = format!("  to init: {reason}");
+        text.push_str(&rows(&name, &monitors, samples, |sample| {
+            sample.exits_to_init.get(reason).copied().unwrap_or(0) as f64
+        }));
+    }
+    text
+}
+
+/// What made guests exit before their init ran, the most frequent first.
+fn reasons(samples: &[Sample]) -> Vec<&str> {
+    let mut totals: BTreeMap<&str, u64> = BTreeMap::new();
+    for (reason, count) in samples.iter().flat_map(|sample| &sample.exits_to_init) {
+        *totals.entry(reason).or_default() += count;
+    }
+    let mut reasons: Vec<(&str, u64)> = totals.into_iter().collect();
+    reasons.sort_by_key(|(_, total)| std::cmp::Reverse(*total));
+    reasons.into_iter().map(|(reason, _)| reason).collect()
+}
+
+/// One measure of every monitor.
+fn rows(
+    name: &str,
+    monitors: &[&str],
+    samples: &[Sample],
+    take: impl Fn(&Sample) -> f64 + Copy,
+) -> String {
+    let mut base = None;
+    let mut text = String::new();
+    for monitor in monitors {
+        let of = samples.iter().filter(|sample| sample.monitor == *monitor);
+        let median = median(of.map(take).collect());
+        let ratio = median / *base.get_or_insert(median);
+        text.push_str(&format!(
+            "{name:<30} {monitor:<18} {median:>10.1} {ratio:>7.3} x\n"
+        ));
     }
     text
 }
@@ -128,8 +168,8 @@ mod tests {
             monitor: monitor.to_owned(),
             cpu_ms,
             init_s: 1.0,
-            exits_to_init: 2,
-            exits: 3,
+            exits_to_init: [("MSR".to_owned(), 2), ("CPUID".to_owned(), 5)].into(),
+            exits: [("MSR".to_owned(), 9)].into(),
         };
         let text = table(&[
             sample("a", 9.0),
@@ -143,6 +183,10 @@ mod tests {
             "{text}"
         );
         assert!(lines[1].ends_with("20.0   2.222 x"), "{text}");
-        assert_eq!(lines.len(), 8);
+        assert_eq!(lines.len(), 12);
+        assert!(lines[4].starts_with("KVM exits to init"), "{text}");
+        assert!(lines[4].contains(" 7.0 "), "{text}");
+        assert!(lines[8].starts_with("  to init: CPUID"), "{text}");
+        assert!(lines[10].starts_with("  to init: MSR"), "{text}");
     }
 }

@@ -1,6 +1,10 @@
 //! Counts KVM's exits: a histogram trigger on the kernel's `kvm_exit` tracepoint
 //! (Documentation/trace/histogram.rst). It counts every guest of the host, so one at a time.
+//!
+//! Reasons are numbers of the processor's maker: AMD's manual, volume 2, appendix C, and Intel's,
+//! volume 3, appendix C; Linux has them in `asm/svm.h` and `asm/vmx.h`.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -10,10 +14,44 @@ use anyhow::{Context, Result, bail};
 const TRACING: &str = "/sys/kernel/tracing";
 const TRIGGER: &str = "hist:keys=exit_reason:size=2048";
 
+/// Names of reasons that occur often, on AMD's processors.
+const SVM: [(u32, &str); 10] = [
+    (0x14, "CR4"),
+    (0x60, "host interrupt"),
+    (0x64, "interrupt window"),
+    (0x72, "CPUID"),
+    (0x78, "HLT"),
+    (0x7b, "port"),
+    (0x7c, "MSR"),
+    (0x81, "VMMCALL"),
+    (0x8d, "XSETBV"),
+    (0x400, "page fault or MMIO"),
+];
+
+/// The same on Intel's.
+const VMX: [(u32, &str); 12] = [
+    (1, "host interrupt"),
+    (7, "interrupt window"),
+    (10, "CPUID"),
+    (12, "HLT"),
+    (18, "VMCALL"),
+    (28, "CR4"),
+    (30, "port"),
+    (31, "MSR"),
+    (32, "MSR"),
+    (48, "page fault or MMIO"),
+    (49, "page fault or MMIO"),
+    (52, "preemption timer"),
+];
+
+/// How many exits there were, by reason.
+pub(super) type Reasons = BTreeMap<String, u64>;
+
 /// The tracepoint, ready to count.
 #[derive(Debug)]
 pub(super) struct ExitCounter {
     event: PathBuf,
+    names: &'static [(u32, &'static str)],
 }
 
 /// Counting, until dropped.
@@ -40,7 +78,10 @@ impl ExitCounter {
                 event.display()
             );
         }
-        Ok(Self { event })
+        let processor = fs::read_to_string("/proc/cpuinfo").context("Cannot read /proc/cpuinfo")?;
+        let is_svm = processor.split_ascii_whitespace().any(|flag| flag == "svm");
+        let names: &[_] = if is_svm { &SVM } else { &VMX };
+        Ok(Self { event, names })
     }
 
     /// Starts at zero.
@@ -57,9 +98,9 @@ impl ExitCounter {
 
 impl Counting<'_> {
     /// Exits since the start.
-    pub(super) fn hits(&self) -> Result<u64> {
+    pub(super) fn reasons(&self) -> Result<Reasons> {
         let histogram = fs::read_to_string(self.0.event.join("hist"))?;
-        hits(&histogram).context("The histogram of kvm_exit has no total")
+        Ok(reasons(&histogram, self.0.names))
     }
 }
 
@@ -71,12 +112,25 @@ impl Drop for Counting<'_> {
     }
 }
 
-/// The `Hits:` line of a histogram.
-fn hits(histogram: &str) -> Option<u64> {
-    let total = histogram
-        .lines()
-        .find_map(|line| line.trim().strip_prefix("Hits: "))?;
-    total.trim().parse().ok()
+/// The lines of a histogram, such as `{ exit_reason:        120 } hitcount:          7`.
+fn reasons(histogram: &str, names: &[(u32, &str)]) -> Reasons {
+    let mut reasons = Reasons::new();
+    for line in histogram.lines() {
+        let Some((key, count)) = line.split_once("hitcount:") else {
+            continue;
+        };
+        let number: String = key.chars().filter(char::is_ascii_digit).collect();
+        let (Ok(number), Ok(count)) = (number.parse::<u32>(), count.trim().parse::<u64>()) else {
+            continue;
+        };
+        let name = names.iter().find(|(reason, _)| *reason == number);
+        let name = name.map_or_else(
+            || format!("reason {number:#x}"),
+            |(_, name)| (*name).to_owned(),
+        );
+        *reasons.entry(name).or_default() += count;
+    }
+    reasons
 }
 
 #[cfg(test)]
@@ -84,9 +138,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn total_of_a_histogram_is_found() {
-        let text = "# event histogram\n\n{ exit_reason: 120 } hitcount: 7\n\nTotals:\n    Hits: 12\n    Entries: 2\n    Dropped: 0\n";
-        assert_eq!(hits(text), Some(12));
-        assert_eq!(hits("nothing"), None);
+    fn exits_of_a_histogram_are_told_by_reason() {
+        let text = "# event histogram\n#\n# trigger info: hist:keys=exit_reason:vals=hitcount\n\n\
+                    { exit_reason:        114 } hitcount:          7\n\
+                    { exit_reason:          5 } hitcount:          4\n\n\
+                    Totals:\n    Hits: 11\n    Entries: 2\n    Dropped: 0\n";
+        let told = reasons(text, &SVM);
+        let expected = [("CPUID", 7), ("reason 0x5", 4)];
+        assert_eq!(told, expected.map(|(name, n)| (name.to_owned(), n)).into());
+        assert_eq!(reasons("nothing", &VMX), Reasons::new());
+    }
+
+    #[test]
+    fn what_a_maker_counts_twice_is_added_up() {
+        let text = "{ exit_reason: 31 } hitcount: 2\n{ exit_reason: 32 } hitcount: 3\n";
+        assert_eq!(reasons(text, &VMX).get("MSR"), Some(&5));
     }
 }

@@ -15,8 +15,8 @@ use nix::sys::resource::{UsageWho, getrusage};
 use serde::{Deserialize, Serialize};
 
 use super::deadline::Deadline;
-use super::exits::ExitCounter;
-use super::monitors::{Guest, Peer, command};
+use super::exits::{ExitCounter, Reasons};
+use super::monitors::{Guest, Peer, Variant, command};
 use super::portable;
 use crate::sys;
 
@@ -38,6 +38,9 @@ pub struct MeasureArgs {
     /// Other monitors, as NAME=PATH.
     #[arg(long = "peer")]
     pub peers: Vec<Peer>,
+    /// slotvmm again with more kernel parameters, as NAME=PARAMS.
+    #[arg(long = "with")]
+    pub variants: Vec<Variant>,
 }
 
 /// One boot, printed as a line of JSON.
@@ -49,10 +52,10 @@ pub struct Sample {
     pub cpu_ms: f64,
     /// What the guest's clock said when its init started, in seconds.
     pub init_s: f64,
-    /// KVM exits until then.
-    pub exits_to_init: u64,
-    /// KVM exits until the process ended.
-    pub exits: u64,
+    /// KVM exits until then, by reason.
+    pub exits_to_init: Reasons,
+    /// KVM exits until the process ended, by reason.
+    pub exits: Reasons,
 }
 
 /// Boots every monitor `runs` times, in turns, and prints a [`Sample`] for each.
@@ -67,6 +70,9 @@ pub fn measure(args: &MeasureArgs) -> Result<u8> {
     for monitor in &mut monitors {
         monitor.path = portable::program(&monitor.path, dir.path(), &monitor.name)?;
     }
+    let again = args.variants.iter().map(|variant| variant.of(&monitors[0]));
+    let again: Vec<Peer> = again.collect();
+    monitors.extend(again);
     let exits = ExitCounter::open()?;
     // The first boot of each fills caches: kernel cache, page cache.
     let mut failed: Vec<&str> = Vec::new();
@@ -86,7 +92,10 @@ pub fn measure(args: &MeasureArgs) -> Result<u8> {
             };
             eprintln!(
                 "{round}/{} {}: {:.1} ms of CPU, {} exits",
-                args.runs, sample.monitor, sample.cpu_ms, sample.exits
+                args.runs,
+                sample.monitor,
+                sample.cpu_ms,
+                sample.exits.values().sum::<u64>()
             );
             if round > 0 {
                 println!("{}", serde_json::to_string(&sample)?);
@@ -113,7 +122,7 @@ fn boot(monitor: &Peer, guest: &Guest, exits: &ExitCounter) -> Result<Sample> {
     for line in BufReader::new(output).split(b'\n') {
         let line = String::from_utf8_lossy(&line?).into_owned();
         if let (None, Some(uptime)) = (&init, line.trim().strip_prefix("MINI init ")) {
-            init = Some((uptime.trim().parse()?, counting.hits()?));
+            init = Some((uptime.trim().parse()?, counting.reasons()?));
         }
         said.push_str(&line);
         said.push('\n');
@@ -132,7 +141,7 @@ fn boot(monitor: &Peer, guest: &Guest, exits: &ExitCounter) -> Result<Sample> {
         cpu_ms,
         init_s,
         exits_to_init,
-        exits: counting.hits()?,
+        exits: counting.reasons()?,
     })
 }
 

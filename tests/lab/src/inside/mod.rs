@@ -18,6 +18,6 @@ pub use bench::{BenchArgs, bench};
 pub use demo::{DemoArgs, demo};
 pub use matrix::{Boot, Case, MatrixArgs, Outcome, matrix};
 pub use measure::{MeasureArgs, Sample, measure};
-pub use monitors::Peer;
+pub use monitors::{Peer, Variant};
 pub use shares::{Contender, Reading, SharesArgs, shares};
 pub use throughput::{ThroughputArgs, Transfer, throughput};

@@ -24,6 +24,17 @@ pub struct Peer {
     /// Its program.
     pub path: PathBuf,
     kind: Kind,
+    /// Kernel parameters besides those that every monitor's guest has.
+    params: String,
+}
+
+/// slotvmm with more kernel parameters, to tell what they save.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Variant {
+    /// Which one.
+    pub name: String,
+    /// The parameters.
+    pub params: String,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +49,7 @@ impl Peer {
             name: "slotvmm".to_owned(),
             path: program.to_owned(),
             kind: Kind::Slotvmm,
+            params: String::new(),
         }
     }
 
@@ -65,6 +77,7 @@ impl FromStr for Peer {
                 name: name.to_owned(),
                 path: path.into(),
                 kind: Kind::Slotvmm,
+                params: String::new(),
             });
         }
         let other: peer::Peer = text.parse()?;
@@ -72,6 +85,31 @@ impl FromStr for Peer {
             name: other.name,
             path: other.program,
             kind: Kind::Other(other.kind),
+            params: String::new(),
+        })
+    }
+}
+
+impl Variant {
+    pub(super) fn of(&self, slotvmm: &Peer) -> Peer {
+        Peer {
+            name: format!("slotvmm+{}", self.name),
+            params: self.params.clone(),
+            ..slotvmm.clone()
+        }
+    }
+}
+
+impl FromStr for Variant {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (name, params) = text
+            .split_once('=')
+            .ok_or("expected NAME=PARAMS, such as untested=cryptomgr.notests")?;
+        Ok(Self {
+            name: name.to_owned(),
+            params: params.to_owned(),
         })
     }
 }
@@ -125,7 +163,7 @@ impl Guest {
 pub(super) fn command(monitor: &Peer, guest: &Guest) -> Result<Command> {
     let mut command = Command::new(&monitor.path);
     match monitor.kind {
-        Kind::Slotvmm => command.args(slotvmm(&monitor.name, guest)?),
+        Kind::Slotvmm => command.args(slotvmm(monitor, guest)?),
         Kind::Other(kind) => {
             let other = peer::Peer {
                 name: monitor.name.clone(),
@@ -138,8 +176,8 @@ pub(super) fn command(monitor: &Peer, guest: &Guest) -> Result<Command> {
     Ok(command)
 }
 
-fn slotvmm(name: &str, guest: &Guest) -> Result<Vec<OsString>> {
-    let config = guest.dir.join(format!("{name}.d"));
+fn slotvmm(monitor: &Peer, guest: &Guest) -> Result<Vec<OsString>> {
+    let config = guest.dir.join(format!("{}.d", monitor.name));
     fs::create_dir_all(config.join("slots"))?;
     let host = ["state", "run", "cache"].map(|kind| {
         let path = config.join(kind);
@@ -151,7 +189,10 @@ fn slotvmm(name: &str, guest: &Guest) -> Result<Vec<OsString>> {
          initrd = {:?}\nparams = {:?}\n[[disk]]\nposition = 2\npath = {:?}\n",
         guest.kernel,
         guest.initrd,
-        PARAMS.split(' ').collect::<Vec<_>>(),
+        PARAMS
+            .split(' ')
+            .chain(monitor.params.split_ascii_whitespace())
+            .collect::<Vec<_>>(),
         guest.disk
     );
     fs::write(config.join("slots/slot1.toml"), slot)?;
@@ -177,5 +218,8 @@ mod tests {
         let error = |text: &str| text.parse::<Peer>().unwrap_err().to_string();
         assert!(error("qemu").contains("NAME=PATH"));
         assert!(error("bochs=/x").contains("bochs"));
+        let variant: Variant = "few=8250.nr_uarts=1 pci=off".parse().unwrap();
+        assert_eq!(variant.name, "few");
+        assert_eq!(variant.params, "8250.nr_uarts=1 pci=off");
     }
 }
