@@ -23,7 +23,7 @@ fn check_names_every_problem_of_every_file() {
     assert_eq!(
         checked.stdout,
         "\
-/HOST/etc/slots/slot1.toml:2:1: `boot.bootstrp`: unknown key; did you mean `bootstrap`? (known here: bootstrap, discovery, identity, init, initrd, kernel, params, toplevel)
+/HOST/etc/slots/slot1.toml:2:1: `boot.bootstrp`: unknown key; did you mean `bootstrap`? (known here: bootstrap, discovery, identity, init, initrd, kernel, params, profile, toplevel)
 /HOST/etc/slots/slot1.toml:4:9: `machine.vcpus`: expected a whole number from 1 to 254, found the text \"two\"
 /HOST/etc/slots/slot2.json:1:24: `machine.memory`: decimal unit MB is not accepted: use MiB, GiB or TiB
 `index`: slot web needs an index from 1 to 255, only names slot1 to slot255 have one: add a line such as `index = 20` to /HOST/etc/slots/web.toml

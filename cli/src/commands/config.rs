@@ -154,6 +154,7 @@ impl Report for Slot {
             ),
             ("UUID", self.machine.uuid.to_string()),
             ("boots", source),
+            ("profile", self.boot.profile.to_string()),
             ("parameters", self.boot.params.join(" ")),
             ("control", self.paths.control_socket.display().to_string()),
             ("console", self.paths.console_socket.display().to_string()),

@@ -12,7 +12,7 @@ use super::share::FsFile;
 use super::snapshot::RunningSnapshotFile;
 use super::values::{AbsolutePath, ByteSize, KernelParam, Label, Mac, Serial, SizeMib};
 use super::vsock::VsockFile;
-use super::words::{Discovery, Engine, Identity, Registers, Vhost};
+use super::words::{Discovery, Engine, Identity, Profile, Registers, Vhost};
 
 /// A value that may be set, with its place.
 pub(crate) type Setting<T> = Option<Located<T>>;
@@ -69,6 +69,8 @@ pub(crate) struct BootFile {
     pub(crate) init: Setting<AbsolutePath>,
     /// `params`: added to the image's own.
     pub(crate) params: Setting<Vec<KernelParam>>,
+    /// `profile`
+    pub(crate) profile: Setting<Profile>,
     /// `discovery`
     pub(crate) discovery: Setting<Discovery>,
     /// `identity`
@@ -220,6 +222,7 @@ impl BootFile {
             initrd: table.get("initrd"),
             init: table.get("init"),
             params: table.get("params"),
+            profile: table.get("profile"),
             discovery: table.get("discovery"),
             identity: table.get("identity"),
         };

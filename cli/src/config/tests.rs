@@ -189,6 +189,10 @@ fn a_wrong_kind_of_value_says_what_was_expected_and_found() {
             "expected \"acpi\" or \"cmdline\", found the text \"apci\"; did you mean \"acpi\"?",
         ),
         (
+            "boot.profile = \"quick\"",
+            "expected \"fast\" or \"compatible\", found the text \"quick\"",
+        ),
+        (
             "machine.registers = \"exit\"",
             "expected \"memory\" or \"exits\", found the text \"exit\"; did you mean \"exits\"?",
         ),

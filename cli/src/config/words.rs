@@ -1,5 +1,7 @@
 //! Values that are one of a few words.
 
+use std::fmt;
+
 use serde::Serialize;
 use store::copy::Method;
 
@@ -53,6 +55,35 @@ pub(crate) enum Registers {
 impl FromNode for Registers {
     fn from_node(node: &Node) -> Result<Self, String> {
         word(node, &[("memory", Self::Memory), ("exits", Self::Exits)])
+    }
+}
+
+/// What the machine tells the guest's kernel besides what it has to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Profile {
+    /// What makes it boot sooner.
+    #[default]
+    Fast,
+    /// Nothing.
+    Compatible,
+}
+
+impl fmt::Display for Profile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Fast => "fast",
+            Self::Compatible => "compatible",
+        })
+    }
+}
+
+impl FromNode for Profile {
+    fn from_node(node: &Node) -> Result<Self, String> {
+        word(
+            node,
+            &[("fast", Self::Fast), ("compatible", Self::Compatible)],
+        )
     }
 }
 

@@ -4,10 +4,12 @@ use std::path::PathBuf;
 
 use hostnet::slot::SlotNet;
 use serde::Serialize;
+use vmm::boot::DefaultParam;
 
 use super::{Nic, params};
 use crate::config::{
-    AbsolutePath, BootFile, Discovery, HostFile, Identity, LoadedSlot, Located, Problem, Setting,
+    AbsolutePath, BootFile, Discovery, HostFile, Identity, LoadedSlot, Located, Problem, Profile,
+    Setting,
 };
 
 /// What a slot boots.
@@ -20,7 +22,10 @@ pub(crate) struct Boot {
     /// Kernel parameters added to the image's own.
     pub(crate) params: Vec<String>,
     /// Kernel parameters added where the image does not set them.
-    pub(crate) defaults: Vec<String>,
+    #[serde(serialize_with = "texts")]
+    pub(crate) defaults: Vec<DefaultParam>,
+    /// Which of those there are.
+    pub(crate) profile: Profile,
     /// How the guest finds its devices.
     #[serde(serialize_with = "discovery_name")]
     pub(crate) discovery: Discovery,
@@ -61,6 +66,13 @@ impl Boot {
     }
 }
 
+fn texts<S: serde::Serializer>(
+    defaults: &[DefaultParam],
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(defaults.iter().map(|default| &default.text))
+}
+
 fn discovery_name<S: serde::Serializer>(
     discovery: &Discovery,
     serializer: S,
@@ -93,11 +105,13 @@ pub(super) fn resolve(
         .map(|param| param.0.as_str())
         .collect();
     let identity = value(&own.identity, &preset.identity);
+    let profile = value(&own.profile, &preset.profile);
     Some(Boot {
         source,
         init: own.init.as_ref().or(preset.init.as_ref()).map(text),
         params: params::of_slot(net, nics, identity, &given),
-        defaults: params::defaults(),
+        defaults: params::defaults(profile),
+        profile,
         discovery: value(&own.discovery, &preset.discovery),
     })
 }

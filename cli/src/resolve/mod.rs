@@ -120,8 +120,10 @@ impl Slot {
         let shares = shares::resolve(loaded, machine.vcpus, problems);
         let vsock = vsock::resolve(loaded, index);
         let ready = ready::resolve(loaded, (&net, &nics), vsock.as_ref(), problems);
-        if let ReadyWhen::Notify(_) = ready.when {
-            params::report_to_host(&mut boot.params);
+        match ready.when {
+            ReadyWhen::Notify(_) => params::report_to_host(&mut boot.params),
+            ReadyWhen::Console(_) => params::keep_messages(&mut boot.defaults),
+            ReadyWhen::Tcp(_) | ReadyWhen::None => {}
         }
         let slot = Self {
             name: loaded.name.clone(),

@@ -4,10 +4,11 @@
 
 use devices::notify::PORT;
 use hostnet::slot::SlotNet;
+use vmm::boot::DefaultParam;
 
 use super::Nic;
 use super::boot::tells_identity;
-use crate::config::Identity;
+use crate::config::{Identity, Profile};
 
 /// Parameters of a slot whose image does not set them: a console that is there, and a panic that
 /// ends the machine instead of hanging it.
@@ -17,9 +18,39 @@ const DEFAULTS: [&str; 2] = ["console=ttyS0", "panic=-1"];
 /// from a triple fault; images often ask for `reboot=t`, which is one.
 const REBOOT: &str = "reboot=k";
 
+/// What [`Profile::Fast`] adds to them: the kernel's tests of its own cryptography, most of a boot of
+/// a distribution's kernel, are left out, and the machine's one serial port is the only one looked for.
+const FAST: [&str; 2] = ["cryptomgr.notests", "8250.nr_uarts=1"];
+
+/// Keeps the kernel's messages in its log, because every character on the console leaves the guest.
+const QUIET: &str = "quiet";
+
+/// Whoever sets one of these wants to see messages.
+const WANTS_MESSAGES: [&str; 6] = [
+    "debug",
+    "earlycon",
+    "earlyprintk",
+    "ignore_loglevel",
+    "initcall_debug",
+    "loglevel",
+];
+
 /// Parameters added where neither image nor configuration sets them.
-pub(super) fn defaults() -> Vec<String> {
-    DEFAULTS.map(str::to_owned).to_vec()
+pub(super) fn defaults(profile: Profile) -> Vec<DefaultParam> {
+    let mut defaults: Vec<DefaultParam> = DEFAULTS.map(DefaultParam::from).to_vec();
+    if profile == Profile::Fast {
+        defaults.extend(FAST.map(DefaultParam::from));
+        defaults.push(DefaultParam {
+            text: QUIET.to_owned(),
+            unless: WANTS_MESSAGES.map(str::to_owned).to_vec(),
+        });
+    }
+    defaults
+}
+
+/// Has the kernel say on the console what it does, for those who wait for one of its messages.
+pub(super) fn keep_messages(defaults: &mut Vec<DefaultParam>) {
+    defaults.retain(|default| default.text != QUIET);
 }
 
 /// The slot's parameters, ours first and `given` last, so that what the user says counts last.
@@ -127,6 +158,22 @@ mod tests {
              ip=10.1.0.2::10.1.0.1:255.255.255.0:slot1:eth0:off:10.1.0.1 \
              net.ifnames=0 systemd.hostname=slot1"
         );
+    }
+
+    #[test]
+    fn the_fast_profile_says_less_unless_messages_are_waited_for() {
+        let texts = |defaults: &[DefaultParam]| -> Vec<String> {
+            defaults.iter().map(|param| param.text.clone()).collect()
+        };
+        let plain = texts(&defaults(Profile::Compatible));
+        assert_eq!(plain, DEFAULTS);
+        let mut fast = defaults(Profile::Fast);
+        assert_eq!(
+            texts(&fast)[plain.len()..],
+            ["cryptomgr.notests", "8250.nr_uarts=1", "quiet"]
+        );
+        keep_messages(&mut fast);
+        assert!(!texts(&fast).contains(&QUIET.to_owned()));
     }
 
     #[test]

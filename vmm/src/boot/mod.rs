@@ -69,11 +69,30 @@ pub struct BootConfig {
     /// Kernel parameters appended to those the source brings, one or more words each.
     pub params: Vec<String>,
     /// Kernel parameters added only where neither the source nor `params` sets the same one.
-    pub defaults: Vec<String>,
+    pub defaults: Vec<DefaultParam>,
     /// Path of the guest's init, instead of the one the source names.
     pub init: Option<String>,
     /// Directory of unpacked kernels and initrds; created when missing. `None` boots without.
     pub cache_dir: Option<PathBuf>,
+}
+
+/// A kernel parameter that is added only where nothing speaks against it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DefaultParam {
+    /// The parameter, one word.
+    pub text: String,
+    /// Names of other parameters where each, when it is set, leaves this one out.
+    pub unless: Vec<String>,
+}
+
+impl From<&str> for DefaultParam {
+    /// A parameter that only itself speaks against.
+    fn from(text: &str) -> Self {
+        Self {
+            text: text.to_owned(),
+            unless: Vec::new(),
+        }
+    }
 }
 
 /// Where kernel and initrd come from.

@@ -1,6 +1,8 @@
 //! Kernel parameters: joined in the order the kernel reads them, with `init=` and the ` -- `
 //! separator in their places. A parameter that occurs twice counts where it comes last.
 
+use super::DefaultParam;
+
 /// Separates kernel parameters from the arguments of init.
 const SEPARATOR: &str = "--";
 
@@ -51,16 +53,22 @@ pub fn insert<S: AsRef<str>>(cmdline: &str, extra: impl IntoIterator<Item = S>) 
     parts.join(" ")
 }
 
-/// Adds those of `defaults` whose parameter the command line does not set yet.
-pub(super) fn with_defaults(cmdline: &str, defaults: &[String]) -> String {
-    let name = |word: &str| word.split('=').next().map(str::to_owned);
-    let set: Vec<_> = words(cmdline)
+/// Adds those of `defaults` that the command line does not speak against.
+pub(super) fn with_defaults(cmdline: &str, defaults: &[DefaultParam]) -> String {
+    let set: Vec<&str> = words(cmdline)
         .into_iter()
         .take_while(|word| *word != SEPARATOR)
         .map(name)
         .collect();
-    let missing = defaults.iter().filter(|word| !set.contains(&name(word)));
-    insert(cmdline, missing)
+    let missing = defaults.iter().filter(|default| {
+        let mut against = default.unless.iter().map(String::as_str);
+        !set.contains(&name(&default.text)) && !against.any(|name| set.contains(&name))
+    });
+    insert(cmdline, missing.map(|default| &default.text))
+}
+
+fn name(word: &str) -> &str {
+    word.split('=').next().unwrap_or(word)
 }
 
 /// Sets `init=`, dropping any that is there: the stage-1 scripts of some systems read the first
@@ -94,11 +102,24 @@ mod tests {
 
     #[test]
     fn defaults_fill_in_only_what_nobody_set() {
-        let defaults = ["console=ttyS0".to_owned(), "panic=-1".to_owned()];
+        let defaults = ["console=ttyS0".into(), "panic=-1".into()];
         assert_eq!(
             with_defaults("quiet panic=10 -- console=x", &defaults),
             "quiet panic=10 console=ttyS0 -- console=x"
         );
+    }
+
+    #[test]
+    fn a_default_gives_way_to_what_speaks_against_it() {
+        let quiet = DefaultParam {
+            text: "quiet".to_owned(),
+            unless: vec!["loglevel".to_owned(), "debug".to_owned()],
+        };
+        let defaults = [quiet];
+        assert_eq!(with_defaults("ro", &defaults), "ro quiet");
+        assert_eq!(with_defaults("loglevel=7", &defaults), "loglevel=7");
+        assert_eq!(with_defaults("debug", &defaults), "debug");
+        assert_eq!(with_defaults("ro -- debug", &defaults), "ro quiet -- debug");
     }
 
     #[test]

@@ -26,7 +26,11 @@ pub struct Peer {
     kind: Kind,
     /// Kernel parameters besides those that every monitor's guest has.
     params: String,
+    /// Of slotvmm: `boot.profile`. Peers are compared with the one that adds nothing.
+    profile: &'static str,
 }
+
+const SAME_PARAMETERS: &str = "compatible";
 
 /// slotvmm with more kernel parameters, to tell what they save.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,6 +54,16 @@ impl Peer {
             path: program.to_owned(),
             kind: Kind::Slotvmm,
             params: String::new(),
+            profile: SAME_PARAMETERS,
+        }
+    }
+
+    /// slotvmm as it boots a slot that does not say otherwise.
+    pub(super) fn fast(&self) -> Self {
+        Self {
+            name: format!("{}+fast", self.name),
+            profile: "fast",
+            ..self.clone()
         }
     }
 
@@ -86,6 +100,7 @@ impl FromStr for Peer {
             path: other.program,
             kind: Kind::Other(other.kind),
             params: String::new(),
+            profile: SAME_PARAMETERS,
         })
     }
 }
@@ -185,8 +200,9 @@ fn slotvmm(monitor: &Peer, guest: &Guest) -> Result<Vec<OsString>> {
     });
     fs::write(config.join("host.toml"), host.concat())?;
     let slot = format!(
-        "net = []\n[data]\nenabled = false\n[machine]\nmemory = {MEMORY_MIB}\n[boot]\nkernel = {:?}\n\
+        "net = []\n[data]\nenabled = false\n[machine]\nmemory = {MEMORY_MIB}\n[boot]\nprofile = {:?}\nkernel = {:?}\n\
          initrd = {:?}\nparams = {:?}\n[[disk]]\nposition = 2\npath = {:?}\n",
+        monitor.profile,
         guest.kernel,
         guest.initrd,
         PARAMS
