@@ -1,27 +1,47 @@
 //! Guest output on its way to the console thread.
 
 use std::io::{self, Write};
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+use rustix::time::{
+    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create,
+    timerfd_settime,
+};
 
 use super::watch::Watch;
 
 /// Most bytes that wait for the console thread; the guest waits beyond that.
 const CAPACITY: usize = 256 << 10;
 
+/// The console thread is woken once in this time, in the long run. A kernel writes its messages byte
+/// by byte, and waking a thread for each costs several times what the byte does.
+const GATHERING: Duration = Duration::from_millis(2);
+
+/// So far ahead of that the first bytes after a silence may be: they are passed on one by one.
+const AHEAD: Duration = Duration::from_millis(16);
+
+/// So many bytes do not wait for more.
+const PLENTY: usize = 4 << 10;
+
+/// The shortest time a timer takes: zero stops it.
+const AT_ONCE: Duration = Duration::from_nanos(1);
+
 /// A bounded queue of bytes. Filled on a vCPU thread, which blocks while it is full; taken by the
 /// console thread, which is woken once per batch and not once per byte.
 pub struct Outbox {
     state: Mutex<State>,
     changed: Condvar,
-    wake: EventFd,
+    /// Fires when a batch is complete.
+    timer: OwnedFd,
 }
 
 struct State {
     bytes: Vec<u8>,
     watch: Watch,
+    /// When the console thread is to be woken next, if it were woken regularly.
+    due: Instant,
     /// No more bytes will come.
     closed: bool,
     /// The console thread is done: bytes are dropped.
@@ -41,11 +61,15 @@ impl Outbox {
             state: Mutex::new(State {
                 bytes: Vec::new(),
                 watch,
+                due: Instant::now(),
                 closed: false,
                 gone: false,
             }),
             changed: Condvar::new(),
-            wake: EventFd::new(EFD_NONBLOCK)?,
+            timer: timerfd_create(
+                TimerfdClockId::Monotonic,
+                TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC,
+            )?,
         })
     }
 
@@ -62,21 +86,47 @@ impl Outbox {
         if state.gone || state.closed {
             return;
         }
-        let wake = state.bytes.is_empty();
+        let before = state.bytes.len();
         state.bytes.extend_from_slice(bytes);
-        if wake {
-            let _ = self.wake.write(1);
+        if before < PLENTY && state.bytes.len() >= PLENTY {
+            self.wake_in(Duration::ZERO);
+        } else if before == 0 {
+            let now = Instant::now();
+            let due = state.due.max(now);
+            state.due = due.checked_add(GATHERING).unwrap_or(due);
+            let early = due.saturating_duration_since(now);
+            self.wake_in(early.saturating_sub(AHEAD));
+        }
+    }
+
+    fn wake_in(&self, delay: Duration) {
+        let setting = Itimerspec {
+            it_interval: Timespec {
+                tv_sec: 0,
+                tv_nsec: 0,
+            },
+            it_value: Timespec {
+                tv_sec: i64::try_from(delay.as_secs()).unwrap_or(i64::MAX),
+                tv_nsec: delay.max(AT_ONCE).subsec_nanos().into(),
+            },
+        };
+        // The timer is our own and the time is one: the kernel has no reason to refuse.
+        if let Err(error) =
+            timerfd_settime(self.timer.as_fd(), TimerfdTimerFlags::empty(), &setting)
+        {
+            tracing::error!(%error, "the console's timer is broken: output is late");
         }
     }
 
     /// Fires when there is something to take.
-    pub(super) fn wake(&self) -> &EventFd {
-        &self.wake
+    pub(super) fn wake(&self) -> &OwnedFd {
+        &self.timer
     }
 
     /// Takes everything there is.
     pub(super) fn take(&self) -> Batch {
-        let _ = self.wake.read();
+        // Nothing to read when the timer has not fired, which does no harm.
+        let _ = rustix::io::read(&self.timer, &mut [0; 8]);
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let batch = Batch {
             bytes: std::mem::take(&mut state.bytes),
@@ -99,7 +149,7 @@ impl Outbox {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.closed = true;
         self.changed.notify_all();
-        let _ = self.wake.write(1);
+        self.wake_in(Duration::ZERO);
         let (state, _) = self
             .changed
             .wait_timeout_while(state, patience, |state| !state.gone)
@@ -125,7 +175,9 @@ impl Write for OutboxWriter {
 #[cfg(test)]
 mod tests {
     use std::thread;
-    use std::time::Instant;
+
+    use rustix::event::{PollFd, PollFlags, poll};
+    use rustix::time::timerfd_gettime;
 
     use super::*;
     use crate::events::event_channel;
@@ -156,6 +208,42 @@ mod tests {
             thread::yield_now();
         }
         guest.join().unwrap();
+    }
+
+    fn fires(outbox: &Outbox) -> bool {
+        let mut fds = [PollFd::new(outbox.wake(), PollFlags::IN)];
+        let patience = Timespec {
+            tv_sec: 60,
+            tv_nsec: 0,
+        };
+        poll(&mut fds, Some(&patience)).unwrap() == 1
+    }
+
+    #[test]
+    fn console_thread_is_woken_for_a_byte_as_for_many() {
+        let outbox = outbox();
+        for count in [1, PLENTY, PLENTY + 1, 1] {
+            outbox.push(&vec![b'x'; count]);
+            assert!(fires(&outbox), "{count}");
+            assert_eq!(outbox.take().bytes.len(), count);
+        }
+        assert!(!outbox.close(Duration::ZERO));
+        assert!(fires(&outbox));
+        assert!(outbox.take().last);
+    }
+
+    #[test]
+    fn bytes_of_a_talkative_guest_are_gathered() {
+        const HOUR: Duration = Duration::from_secs(3600);
+        let outbox = outbox();
+        outbox.state.lock().unwrap().due += HOUR;
+        outbox.push(b"mess");
+        outbox.push(b"age");
+        let left = timerfd_gettime(outbox.wake()).unwrap().it_value;
+        assert!(left.tv_sec > 0);
+        outbox.push(&[b' '; PLENTY]);
+        assert!(fires(&outbox));
+        assert_eq!(outbox.take().bytes.len(), "message".len() + PLENTY);
     }
 
     #[test]

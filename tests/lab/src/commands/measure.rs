@@ -1,6 +1,7 @@
 //! `measure`: what a boot costs, beside other monitors, in counts that repeat.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs;
 use std::time::Duration;
 
@@ -67,20 +68,7 @@ pub fn measure(args: &MeasureCommand) -> Result<u8> {
         .extend(["inside", "measure", "--program"].map(Into::into));
     job.command
         .extend([program.into(), "--kernel".into(), kernel.into()]);
-    job.command
-        .extend(["--runs".into(), args.runs.to_string().into()]);
-    for peer in &args.peers {
-        job.command.extend([
-            "--peer".into(),
-            format!("{}={}", peer.name, peer.path.display()).into(),
-        ]);
-    }
-    for variant in &args.variants {
-        job.command.extend([
-            "--with".into(),
-            format!("{}={}", variant.name, variant.params).into(),
-        ]);
-    }
+    job.command.extend(contenders(args));
     job.timing = Timing::Instructions;
     job.limits = Limits {
         cpus: 1,
@@ -99,6 +87,20 @@ pub fn measure(args: &MeasureCommand) -> Result<u8> {
         record::keep("measure", "cargo lab measure", &samples)?;
     }
     Ok(status)
+}
+
+/// How often to boot whom, for the part inside the lab.
+fn contenders(args: &MeasureCommand) -> Vec<OsString> {
+    let mut words: Vec<OsString> = vec!["--runs".into(), args.runs.to_string().into()];
+    for peer in &args.peers {
+        let peer = format!("{}={}", peer.name, peer.path.display());
+        words.extend(["--peer".into(), peer.into()]);
+    }
+    for variant in &args.variants {
+        let variant = format!("{}={}", variant.name, variant.params);
+        words.extend(["--with".into(), variant.into()]);
+    }
+    words
 }
 
 /// One line per measure and monitor, with the ratio to the first monitor.

@@ -92,6 +92,7 @@ impl FromStr for Peer {
                 path: path.into(),
                 kind: Kind::Slotvmm,
                 params: String::new(),
+                profile: SAME_PARAMETERS,
             });
         }
         let other: peer::Peer = text.parse()?;

@@ -116,8 +116,8 @@ mod tests {
     #[test]
     fn tables_are_written_once_and_words_are_kept() {
         let dir = tempfile::tempdir().unwrap();
-        let sample = json!({ "monitor": "slotvmm", "cpu_ms": 1459.8, "init_s": 1.22, "exits_to_init": 2147,
-                             "exits": 2994 });
+        let sample = json!({ "monitor": "slotvmm", "cpu_ms": 1459.8, "init_s": 1.22, "exits_to_init": { "CPUID": 2000, "MSR": 147 },
+                             "exits": { "CPUID": 2994 } });
         record(json!([sample])).save(dir.path(), "measure").unwrap();
         let (once, said) = write(DOCUMENT, dir.path(), &dir.path().join("none")).unwrap();
         assert!(once.contains(

@@ -47,12 +47,12 @@ const SAMPLES: [SampleMeasure; 4] = [
     ),
     (
         "KVM exits until init starts",
-        |sample| sample.exits_to_init as f64,
+        |sample| sample.exits_to_init.values().sum::<u64>() as f64,
         |value| format!("{value:.0}"),
     ),
     (
         "KVM exits until the machine ends",
-        |sample| sample.exits as f64,
+        |sample| sample.exits.values().sum::<u64>() as f64,
         |value| format!("{value:.0}"),
     ),
 ];
@@ -69,6 +69,22 @@ pub(super) fn measure(values: &Value) -> Option<String> {
         };
         let medians: Option<Vec<f64>> = monitors.iter().map(of).collect();
         table.row(&with_ratios(name, &medians?, print));
+    }
+    let reasons = samples
+        .iter()
+        .flat_map(|sample| sample.exits_to_init.keys());
+    for reason in distinct(reasons.map(String::as_str)) {
+        let of = |monitor: &&str| {
+            let samples = samples.iter().filter(|sample| sample.monitor == *monitor);
+            let count = |sample: &Sample| sample.exits_to_init.get(reason).copied().unwrap_or(0);
+            median(samples.map(|sample| count(sample) as f64))
+        };
+        let medians: Option<Vec<f64>> = monitors.iter().map(of).collect();
+        table.row(&with_ratios(
+            &format!("of those until init: {reason}"),
+            &medians?,
+            |value| format!("{value:.0}"),
+        ));
     }
     Some(table.text)
 }
