@@ -84,9 +84,18 @@ pub fn measure(args: &MeasureCommand) -> Result<u8> {
         .collect();
     print!("{}", table(&samples));
     if status == 0 {
-        record::keep("measure", "cargo lab measure", &samples)?;
+        record::keep("measure", &again(args), &samples)?;
     }
     Ok(status)
+}
+
+/// The command that measures the same variants again.
+fn again(args: &MeasureCommand) -> String {
+    let variants = args.variants.iter();
+    let with = variants.map(|one| format!(" --with '{}={}'", one.name, one.params));
+    with.fold("cargo lab measure".to_owned(), |command, one| {
+        command + &one
+    })
 }
 
 /// How often to boot whom, for the part inside the lab.
