@@ -19,8 +19,8 @@ const CAPACITY: usize = 256 << 10;
 /// by byte, and waking a thread for each costs several times what the byte does.
 const GATHERING: Duration = Duration::from_millis(2);
 
-/// So far ahead of that the first bytes after a silence may be: they are passed on one by one.
-const AHEAD: Duration = Duration::from_millis(16);
+/// So far ahead of that the first bytes after a silence may be: a prompt or an echo is passed on at once.
+const AHEAD: Duration = Duration::from_millis(64);
 
 /// So many bytes do not wait for more.
 const PLENTY: usize = 4 << 10;

@@ -57,6 +57,9 @@ const SAMPLES: [SampleMeasure; 4] = [
     ),
 ];
 
+/// Fewer exits than this for one reason are not told of.
+const RARE: f64 = 10.0;
+
 /// `cargo lab measure`: medians of each monitor, and their ratio to slotvmm's.
 pub(super) fn measure(values: &Value) -> Option<String> {
     let samples: Vec<Sample> = serde_json::from_value(values.clone()).ok()?;
@@ -80,11 +83,11 @@ pub(super) fn measure(values: &Value) -> Option<String> {
             median(samples.map(|sample| count(sample) as f64))
         };
         let medians: Option<Vec<f64>> = monitors.iter().map(of).collect();
-        table.row(&with_ratios(
-            &format!("of those until init: {reason}"),
-            &medians?,
-            |value| format!("{value:.0}"),
-        ));
+        let medians = medians?;
+        if medians.iter().any(|count| *count >= RARE) {
+            let name = format!("of those until init: {reason}");
+            table.row(&with_ratios(&name, &medians, |value| format!("{value:.0}")));
+        }
     }
     Some(table.text)
 }
