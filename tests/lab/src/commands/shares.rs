@@ -76,9 +76,19 @@ pub fn shares(args: &SharesCommand) -> Result<u8> {
         .collect();
     print!("{}", table(&readings));
     if status == 0 {
-        record::keep("shares", "cargo lab shares", &readings)?;
+        record::keep("shares", &again(args), &readings)?;
     }
     Ok(status)
+}
+
+/// The command that measures the same again.
+fn again(args: &SharesCommand) -> String {
+    let (runs, files, large) = (args.runs, args.files, args.large);
+    let window = args.dax.map(|mib| format!(" --dax {mib}"));
+    format!(
+        "cargo lab shares --runs {runs} --files {files} --large {large}{}",
+        window.unwrap_or_default()
+    )
 }
 
 /// One line per measure and contender, with the ratio to the first contender's median.
