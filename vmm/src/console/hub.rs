@@ -259,10 +259,10 @@ fn push_bounded(queue: &mut VecDeque<u8>, bytes: &[u8], capacity: usize) {
 
 impl MutEventSubscriber for Hub {
     fn init(&mut self, ops: &mut EventOps) {
-        let mut fixed = vec![
-            Events::with_data(self.outbox.wake(), OUTBOX, EventSet::IN),
-            Events::with_data(&self.space, SPACE, EventSet::IN),
-        ];
+        let mut fixed = vec![Events::with_data(&self.space, SPACE, EventSet::IN)];
+        for wake in self.outbox.wakes() {
+            fixed.push(Events::with_data_raw(wake, OUTBOX, EventSet::IN));
+        }
         if let Some(listener) = &self.listener {
             fixed.push(Events::with_data_raw(
                 listener.as_raw_fd(),

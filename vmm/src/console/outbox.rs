@@ -1,10 +1,11 @@
 //! Guest output on its way to the console thread.
 
 use std::io::{self, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use rustix::event::{EventfdFlags, eventfd};
 use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create,
     timerfd_settime,
@@ -25,15 +26,14 @@ const AHEAD: Duration = Duration::from_millis(64);
 /// So many bytes do not wait for more.
 const PLENTY: usize = 4 << 10;
 
-/// The shortest time a timer takes: zero stops it.
-const AT_ONCE: Duration = Duration::from_nanos(1);
-
 /// A bounded queue of bytes. Filled on a vCPU thread, which blocks while it is full; taken by the
 /// console thread, which is woken once per batch and not once per byte.
 pub struct Outbox {
     state: Mutex<State>,
     changed: Condvar,
-    /// Fires when a batch is complete.
+    /// Fires when a batch is not to wait; a timer takes longer to do so.
+    wake: OwnedFd,
+    /// Fires when a batch has waited long enough.
     timer: OwnedFd,
 }
 
@@ -66,6 +66,7 @@ impl Outbox {
                 gone: false,
             }),
             changed: Condvar::new(),
+            wake: eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?,
             timer: timerfd_create(
                 TimerfdClockId::Monotonic,
                 TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC,
@@ -100,6 +101,11 @@ impl Outbox {
     }
 
     fn wake_in(&self, delay: Duration) {
+        if delay.is_zero() {
+            // It fails when the counter is full, and then the console thread is awake already.
+            let _ = rustix::io::write(&self.wake, &1_u64.to_ne_bytes());
+            return;
+        }
         let setting = Itimerspec {
             it_interval: Timespec {
                 tv_sec: 0,
@@ -107,7 +113,7 @@ impl Outbox {
             },
             it_value: Timespec {
                 tv_sec: i64::try_from(delay.as_secs()).unwrap_or(i64::MAX),
-                tv_nsec: delay.max(AT_ONCE).subsec_nanos().into(),
+                tv_nsec: delay.subsec_nanos().into(),
             },
         };
         // The timer is our own and the time is one: the kernel has no reason to refuse.
@@ -118,14 +124,15 @@ impl Outbox {
         }
     }
 
-    /// Fires when there is something to take.
-    pub(super) fn wake(&self) -> &OwnedFd {
-        &self.timer
+    /// One of them fires when there is something to take.
+    pub(super) fn wakes(&self) -> [RawFd; 2] {
+        [self.wake.as_raw_fd(), self.timer.as_raw_fd()]
     }
 
     /// Takes everything there is.
     pub(super) fn take(&self) -> Batch {
-        // Nothing to read when the timer has not fired, which does no harm.
+        // Nothing to read from the one that has not fired, which does no harm.
+        let _ = rustix::io::read(&self.wake, &mut [0; 8]);
         let _ = rustix::io::read(&self.timer, &mut [0; 8]);
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let batch = Batch {
@@ -211,12 +218,15 @@ mod tests {
     }
 
     fn fires(outbox: &Outbox) -> bool {
-        let mut fds = [PollFd::new(outbox.wake(), PollFlags::IN)];
+        let mut fds = [
+            PollFd::new(&outbox.wake, PollFlags::IN),
+            PollFd::new(&outbox.timer, PollFlags::IN),
+        ];
         let patience = Timespec {
             tv_sec: 60,
             tv_nsec: 0,
         };
-        poll(&mut fds, Some(&patience)).unwrap() == 1
+        poll(&mut fds, Some(&patience)).unwrap() > 0
     }
 
     #[test]
@@ -239,7 +249,7 @@ mod tests {
         outbox.state.lock().unwrap().due += HOUR;
         outbox.push(b"mess");
         outbox.push(b"age");
-        let left = timerfd_gettime(outbox.wake()).unwrap().it_value;
+        let left = timerfd_gettime(&outbox.timer).unwrap().it_value;
         assert!(left.tv_sec > 0);
         outbox.push(&[b' '; PLENTY]);
         assert!(fires(&outbox));
