@@ -10,6 +10,7 @@ use crate::check::Step;
 use crate::inside::{
     BenchArgs, DemoArgs, MatrixArgs, MeasureArgs, Peer, SharesArgs, ThroughputArgs, Variant,
 };
+use crate::kernels::KernelId;
 
 /// Gives slotvmm a real KVM host with stock kernels on any machine.
 #[derive(Debug, Parser)]
@@ -90,7 +91,7 @@ pub enum Inside {
 pub struct MeasureCommand {
     /// Kernel to boot.
     #[arg(long, default_value = "6.1-cloud")]
-    pub kernel: String,
+    pub kernel: KernelId,
     /// Boots per monitor, after one that is not counted.
     #[arg(long, default_value_t = 3)]
     pub runs: u32,
@@ -120,7 +121,7 @@ pub struct BenchCommand {
     pub guest: BenchGuest,
     /// Kernel of the mini guest.
     #[arg(long, default_value = "6.1-cloud")]
-    pub kernel: String,
+    pub kernel: KernelId,
     /// Timed boots of each monitor.
     #[arg(short = 'n', long = "boots", value_name = "N", default_value_t = 5)]
     pub boots: u32,
@@ -171,7 +172,7 @@ pub struct ThroughputCommand {
 pub struct SharesCommand {
     /// Kernel to boot.
     #[arg(long, default_value = "6.12-cloud")]
-    pub kernel: String,
+    pub kernel: KernelId,
     /// Rounds; every contender has a guest in each.
     #[arg(long, default_value_t = 3)]
     pub runs: u32,

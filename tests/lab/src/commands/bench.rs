@@ -5,14 +5,13 @@ use std::fs;
 use std::path::{Path, PathBuf, absolute};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
 use super::workspace;
 use crate::args::{BenchCommand, BenchGuest};
 use crate::cache::Cache;
 use crate::guest::Images;
 use crate::host::{Host, Job, Limits, Timing};
-use crate::kernels::KernelId;
 use crate::progress::heading;
 use crate::record;
 use crate::tools::Tools;
@@ -25,14 +24,6 @@ const TIMEOUT: Duration = Duration::from_secs(3600);
 /// # Errors
 /// When something cannot be built or the lab fails.
 pub fn bench(args: &BenchCommand) -> Result<u8> {
-    let names = KernelId::ALL.map(KernelId::name);
-    if !names.contains(&args.kernel.as_str()) {
-        bail!(
-            "There is no kernel {}, expected one of {}",
-            args.kernel,
-            names.join(", ")
-        );
-    }
     let program = match &args.program {
         Some(program) => absolute(program)?,
         None => workspace::build_release()?,
@@ -133,7 +124,7 @@ fn command(
     command.extend(["--tools".into(), root.into()]);
     match args.guest {
         BenchGuest::Mini => {
-            let kernel = images.dir().join("kernels").join(&args.kernel);
+            let kernel = images.dir().join("kernels").join(args.kernel.name());
             command.extend(["--kernel".into(), kernel.into()]);
         }
         BenchGuest::Systemd => {

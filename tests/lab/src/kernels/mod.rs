@@ -5,6 +5,7 @@ mod payload;
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use anyhow::{Context, Result};
 
@@ -33,6 +34,21 @@ pub struct KernelId {
     pub suite: Suite,
     /// Its build.
     pub flavour: Flavour,
+}
+
+impl FromStr for KernelId {
+    type Err = anyhow::Error;
+
+    /// The kernel of this short name.
+    fn from_str(name: &str) -> Result<Self> {
+        Self::ALL
+            .into_iter()
+            .find(|kernel| kernel.name() == name)
+            .with_context(|| {
+                let names = Self::ALL.map(Self::name).join(", ");
+                format!("There is no kernel {name}, expected one of {names}")
+            })
+    }
 }
 
 impl KernelId {
@@ -150,4 +166,21 @@ fn release_in(root: &Path) -> Result<String> {
         .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
         .find_map(|name| name.strip_prefix("vmlinuz-").map(str::to_owned))
         .context("No boot/vmlinuz-* in the kernel package")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kernels_are_told_by_name() {
+        for kernel in KernelId::ALL {
+            assert_eq!(kernel.name().parse::<KernelId>().unwrap(), kernel);
+        }
+        let error = "5.10".parse::<KernelId>().unwrap_err().to_string();
+        assert!(
+            error.contains("no kernel 5.10, expected one of 6.1-cloud, "),
+            "{error}"
+        );
+    }
 }
