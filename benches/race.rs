@@ -57,11 +57,11 @@ pub fn boot(command: &[OsString]) -> io::Result<Boot> {
     }
 }
 
-/// Reads the child's output to its end; returns when the mark appeared, if it did.
+/// Reads the child's output to its end; returns when the mark's first byte came, if the mark did: a
+/// monitor may keep what follows that byte for a moment, to write it at once.
 fn watch(child: &mut Child, start: Instant) -> io::Result<Option<Duration>> {
     let mut output = child.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?;
-    let mut seen = Vec::new();
-    let mut marked = None;
+    let mut seen = Seen::default();
     let mut chunk = [0; 4096];
     loop {
         let mut wait = [PollFd::new(&output, PollFlags::IN)];
@@ -70,12 +70,34 @@ fn watch(child: &mut Child, start: Instant) -> io::Result<Option<Duration>> {
         }
         let bytes = output.read(&mut chunk)?;
         if bytes == 0 {
-            return Ok(marked);
+            return Ok(seen.mark());
         }
-        seen.extend_from_slice(chunk.get(..bytes).unwrap_or_default());
-        if marked.is_none() && seen.windows(MARK.len()).any(|window| window == MARK) {
-            marked = Some(start.elapsed());
-        }
+        seen.add(chunk.get(..bytes).unwrap_or_default(), start.elapsed());
+    }
+}
+
+/// What came out of a process, and when.
+#[derive(Default)]
+struct Seen {
+    bytes: Vec<u8>,
+    /// For each reading, how many bytes there were after it, and when that was.
+    readings: Vec<(usize, Duration)>,
+}
+
+impl Seen {
+    fn add(&mut self, bytes: &[u8], at: Duration) {
+        self.bytes.extend_from_slice(bytes);
+        self.readings.push((self.bytes.len(), at));
+    }
+
+    /// When the first byte of the guest's mark came.
+    fn mark(&self) -> Option<Duration> {
+        let mut windows = self.bytes.windows(MARK.len());
+        let place = windows.position(|window| window == MARK)?;
+        let mut readings = self.readings.iter();
+        readings
+            .find(|(bytes, _)| place < *bytes)
+            .map(|(_, at)| *at)
     }
 }
 
@@ -91,6 +113,16 @@ mod tests {
     fn mark_and_end_of_a_process_are_seen() {
         let boot = boot(&shell("echo noise; echo BR; exit 3")).unwrap();
         assert!(boot.first_instruction <= boot.exit);
+    }
+
+    #[test]
+    fn the_mark_came_with_its_first_byte() {
+        let at = Duration::from_millis;
+        let mut seen = Seen::default();
+        for (bytes, time) in [("noise ", 1), ("B", 2), ("R", 3), ("BR", 4)] {
+            seen.add(bytes.as_bytes(), at(time));
+        }
+        assert_eq!(seen.mark(), Some(at(2)));
     }
 
     #[test]

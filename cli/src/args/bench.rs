@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use boot_bench::peer::{Kind, Peer};
 use clap::{Args, Subcommand, ValueEnum};
 
-/// What can be measured.
+// What can be measured.
 #[derive(Debug, Subcommand)]
 pub(crate) enum BenchCommand {
     /// Boot a slot again and again, in turns with other monitors

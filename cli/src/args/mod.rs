@@ -106,28 +106,30 @@ pub(crate) enum Command {
     /// Take a snapshot of the state that a slot has
     Snapshot(Snapshot),
     /// Make, copy, move and remove states: the data of slots
-    #[command(subcommand)]
-    State(StateCommand),
+    State(Below<StateCommand>),
     /// Check or show the configuration
-    #[command(subcommand)]
-    Config(ConfigCommand),
+    Config(Below<ConfigCommand>),
     /// Make, remove or show the slots' network on this host
-    #[command(subcommand)]
-    Net(NetCommand),
+    Net(Below<NetCommand>),
     /// Show or check the credentials of a slot, never their values
-    #[command(subcommand)]
-    Creds(CredsCommand),
+    Creds(Below<CredsCommand>),
     /// Share a directory with a guest, read-only, as a vhost-user backend
     FsBackend(FsBackend),
     /// Measure slots
-    #[command(subcommand)]
-    Bench(BenchCommand),
+    Bench(Below<BenchCommand>),
     /// Say what this host lacks for running slots
     Doctor(Doctor),
     /// Print a completion script for a shell
     Completion(Completion),
     /// Print the version
     Version,
+}
+
+// The verbs below a verb. A structure of its own, because clap defers those and no enumerations.
+#[derive(Debug, Args)]
+pub(crate) struct Below<V: Subcommand> {
+    #[command(subcommand)]
+    pub(crate) verb: V,
 }
 
 #[cfg(test)]

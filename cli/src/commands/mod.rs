@@ -28,7 +28,7 @@ use hostnet::slot::{NameError, SlotName};
 
 pub(crate) use self::error::CommandError;
 pub(crate) use self::state::{Colours, tagged};
-use crate::args::{Command, Global};
+use crate::args::{Below, Command, Global};
 use crate::client::Client;
 use crate::config::{ConfigDir, HostFile, LoadedSlot};
 use crate::exit::Exit;
@@ -145,15 +145,15 @@ pub(crate) fn dispatch(command: &Command, context: &Context) -> Result<Exit, Com
             ssh::vsock_connect(args, context.text_only("vsock-connect")?)
         }
         Command::Snapshot(args) => state::snapshot(args, context),
-        Command::State(command) => state::state(command, context),
-        Command::Config(command) => config::config(command, context),
-        Command::Net(command) => net::net(command, context),
-        Command::Creds(command) => creds::creds(command, context),
+        Command::State(Below { verb }) => state::state(verb, context),
+        Command::Config(Below { verb }) => config::config(verb, context),
+        Command::Net(Below { verb }) => net::net(verb, context),
+        Command::Creds(Below { verb }) => creds::creds(verb, context),
         Command::FsBackend(args) => {
             context.text_only("fs-backend")?;
             fs_backend::fs_backend(args)
         }
-        Command::Bench(command) => bench::bench(command, context),
+        Command::Bench(Below { verb }) => bench::bench(verb, context),
         Command::Doctor(args) => doctor::doctor(args, context),
         Command::Completion(args) => {
             context.text_only("completion")?;

@@ -97,7 +97,7 @@ impl Window {
         let mapping = MmapRegion::build(Some(from), size, libc::PROT_READ, libc::MAP_PRIVATE)
             .map_err(io::Error::other)?;
         // All of it is in memory and mapped from here on, or this fails as a read would.
-        advise(&mapping, Advice::LinuxPopulateRead)?;
+        advise(&mapping, 0, Advice::LinuxPopulateRead)?;
         Ok(Self {
             mapping,
             skip: usize::try_from(skip).map_err(io::Error::other)?,

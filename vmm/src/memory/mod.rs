@@ -87,8 +87,11 @@ pub fn create(mib: u64, backing: Backing) -> Result<Memory, MemoryError> {
         };
         let mapping = aligned(map).map_err(|source| MemoryError::Map { mib, source })?;
         // A host without transparent huge pages refuses, and the machine works all the same.
-        for advice in [Advice::LinuxHugepage, Advice::LinuxDontDump] {
-            if let Err(error) = advise(&mapping, advice) {
+        for (from, advice) in [
+            (huge_from(start), Advice::LinuxHugepage),
+            (0, Advice::LinuxDontDump),
+        ] {
+            if let Err(error) = advise(&mapping, from, advice) {
                 tracing::debug!(%error, ?advice, "Host refused advice on guest RAM");
             }
         }
@@ -98,6 +101,12 @@ pub fn create(mib: u64, backing: Backing) -> Result<Memory, MemoryError> {
         offset += length;
     }
     Memory::from_regions(regions).map_err(MemoryError::Ranges)
+}
+
+/// From which byte of the RAM at `start` huge pages pay. Below 2 MiB only some tables of ours are
+/// written and little is used by the guest: to clear a huge page there takes longer than the pages.
+fn huge_from(start: u64) -> usize {
+    if start == 0 { HUGE_PAGE } else { 0 }
 }
 
 /// A mapping whose address is a multiple of [`HUGE_PAGE`] wherever the host allows it; newer
