@@ -297,7 +297,7 @@ impl Lab {
         host.shell(&format!(
             "ip addr add {HOST}/24 dev eth0; ip link set eth0 up; ip route add default via {INTERNET}
              # The other end has been up only just: the kernel tells a moment later.
-             timeout 60 sh -c 'until ip -br link show eth0 | grep -q ' UP '; do sleep 0.01; done'"
+             timeout 60 sh -c 'until ip -br link show eth0 | grep -q \" UP \"; do sleep 0.01; done'"
         ));
         Some(Self {
             config,
