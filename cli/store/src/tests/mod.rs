@@ -2,6 +2,7 @@
 
 mod crash;
 mod migrate;
+mod openzfs;
 mod pool;
 mod race;
 mod snapshot;

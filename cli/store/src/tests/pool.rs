@@ -32,6 +32,13 @@ struct Set {
     mountpoint: PathBuf,
     /// The snapshot that it was cloned from.
     origin: Option<u64>,
+    mounted: Mounted,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+enum Mounted {
+    Yes,
+    No,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -74,7 +81,7 @@ impl Pool {
                 "-o",
                 "name,mountpoint,mounted",
                 BASE,
-            ] => Ok(content.list_sets()),
+            ] => Ok(content.list_sets(&self.root.with_file_name("states"))),
             [
                 "list",
                 "-H",
@@ -109,6 +116,8 @@ impl Pool {
             }
             ["rename", from, to] => self.rename(content, from, to),
             ["promote", set] => content.promote(set),
+            ["unmount", set] => content.mount(set, Mounted::No),
+            ["mount", set] => content.mount(set, Mounted::Yes),
             ["destroy", "-d", name] => self.destroy_snapshot(content, name, Dependents::Keep),
             ["destroy", "-r", set] => self.destroy(content, set),
             ["destroy", name] => self.destroy_snapshot(content, name, Dependents::Refuse),
@@ -258,8 +267,20 @@ impl Content {
             return Err(format!("cannot create '{name}': dataset already exists"));
         }
         fs::create_dir(&mountpoint).unwrap();
-        self.sets
-            .insert(name.to_owned(), Set { mountpoint, origin });
+        self.sets.insert(
+            name.to_owned(),
+            Set {
+                mountpoint,
+                origin,
+                mounted: Mounted::Yes,
+            },
+        );
+        Ok(String::new())
+    }
+
+    fn mount(&mut self, name: &str, mounted: Mounted) -> Said {
+        self.set(name)?;
+        self.sets.get_mut(name).unwrap().mounted = mounted;
         Ok(String::new())
     }
 
@@ -302,11 +323,17 @@ impl Content {
         Ok(String::new())
     }
 
-    fn list_sets(&self) -> String {
-        let line =
-            |(name, set): (&String, &Set)| format!("{name}\t{}\tyes\n", set.mountpoint.display());
+    fn list_sets(&self, states: &Path) -> String {
+        let line = |(name, set): (&String, &Set)| {
+            let mounted = if set.mounted == Mounted::Yes {
+                "yes"
+            } else {
+                "no"
+            };
+            format!("{name}\t{}\t{mounted}\n", set.mountpoint.display())
+        };
         let sets: String = self.sets.iter().map(line).collect();
-        format!("{BASE}\tnone\tno\n{sets}")
+        format!("{BASE}\t{}\tyes\n{sets}", states.display())
     }
 
     fn list_snapshots(&self) -> String {

@@ -3,14 +3,16 @@
 use std::collections::BTreeMap;
 use std::env;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::{Arc, Barrier};
 use std::thread;
 
+use tempfile::TempDir;
+
 use super::pool::{BASE, Pool};
 use super::tree::{ACTS, Act, furnish_store, tree, write_image};
-use super::{Fixture, forks, memory_dir, name, no_forks};
+use super::{Fixture, forks, memory_dir, name, no_forks, openzfs};
 use crate::fsck::Mode;
 use crate::identity::Identity;
 use crate::snapshot::Consistency;
@@ -214,25 +216,114 @@ fn child() {
         return;
     };
     let (_, act) = ACTS.iter().find(|(name, _)| *name == verb).unwrap();
+    let is_real = env::var("STORE_ZFS_KIND").is_ok_and(|kind| kind == "openzfs");
+    let open = if is_real { openzfs::open } else { open };
     let result = act(&open(Path::new(&root)));
     println!("result: {result:?}");
 }
 
-fn run(root: &Path, verb: &str, die_at: usize) -> Output {
+/// A store whose commands are killed.
+pub(super) trait Victim {
+    /// Its directory.
+    fn root(&self) -> &Path;
+    /// Opens it.
+    fn open(&self) -> Store;
+    /// Makes it anew, with the states of [`ACTS`].
+    fn furnish(&self);
+    /// What drives its data sets: `model` or `openzfs`.
+    fn kind(&self) -> &'static str;
+}
+
+/// Has a process do what `verb` says, and kills it at a step.
+fn run(victim: &impl Victim, verb: &str, die_at: usize) -> Output {
     Command::new(env::current_exe().unwrap())
         .args(["--exact", "tests::zfs::child", "--nocapture"])
-        .env("STORE_ZFS_ROOT", root)
+        .env("STORE_ZFS_ROOT", victim.root())
+        .env("STORE_ZFS_KIND", victim.kind())
         .env("STORE_VERB", verb)
         .env("STORE_FAULT_AT", die_at.to_string())
         .output()
         .unwrap()
 }
 
-fn reset(template: &Path, root: &Path) {
-    if root.exists() {
-        fs::remove_dir_all(root).unwrap();
+/// Kills every verb at each of its steps, or at every so many of all steps, and returns how often.
+pub(super) fn kill_everywhere(victim: &impl Victim, stride: usize) -> u32 {
+    victim.furnish();
+    let before = view(&victim.open());
+    let (mut kills, mut steps) = (0_u32, 0_usize);
+    for (verb, _) in ACTS {
+        victim.furnish();
+        let whole = run(victim, verb, usize::MAX >> 33);
+        let output = String::from_utf8_lossy(&whole.stdout);
+        assert!(output.contains("result: Ok"), "{verb}: {output}");
+        let after = view(&victim.open());
+        let points = String::from_utf8_lossy(&whole.stderr);
+        let points = points
+            .lines()
+            .filter(|line| line.starts_with("fault point"));
+        for (number, point) in points.enumerate() {
+            steps += 1;
+            if steps % stride != 0 {
+                continue;
+            }
+            victim.furnish();
+            let what = format!("{verb}, killed at {number}, {point}");
+            assert!(run(victim, verb, number).status.code().is_none(), "{what}");
+            kills += 1;
+            expect_whole(victim, &what, [&before, &after]);
+        }
     }
-    let copied = Command::new("cp").arg("-a").args([template, root]).status();
+    kills
+}
+
+/// Checks that the store is repaired to one of the two views.
+fn expect_whole(victim: &impl Victim, what: &str, views: [&BTreeMap<String, String>; 2]) {
+    let store = victim.open();
+    // What arrived of a snapshot stays on purpose.
+    let _ = fs::remove_dir_all(victim.root().join("states/.part-new"));
+    let found = store.fsck(Mode::Look).unwrap();
+    assert_eq!(found, store.fsck(Mode::Look).unwrap(), "{what}");
+    store.fsck(Mode::Repair).unwrap();
+    let now = view(&store);
+    assert!(views.contains(&&now), "{what}: {now:#?} {found:#?}");
+    assert_eq!(hidden(&store), Vec::<String>::new(), "{what}: {found:#?}");
+    assert_eq!(store.fsck(Mode::Look).unwrap(), [], "{what}");
+}
+
+/// A store on the model, which is copied from a template.
+struct OnModel {
+    dir: TempDir,
+    root: PathBuf,
+}
+
+impl Victim for OnModel {
+    fn root(&self) -> &Path {
+        &self.root
+    }
+
+    fn open(&self) -> Store {
+        open(&self.root)
+    }
+
+    fn furnish(&self) {
+        let template = self.dir.path().join("template");
+        if template.exists() {
+            fs::remove_dir_all(&self.root).unwrap();
+            copy(&template, &self.root);
+        } else {
+            fs::create_dir(&self.root).unwrap();
+            furnish_store(&self.open());
+            copy(&self.root, &template);
+        }
+    }
+
+    fn kind(&self) -> &'static str {
+        "model"
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    let copied = Command::new("cp").arg("-a").args([from, to]).status();
     assert!(copied.unwrap().success());
 }
 
@@ -240,39 +331,8 @@ fn reset(template: &Path, root: &Path) {
 fn killed_verbs_leave_what_was_or_what_is_wanted() {
     let _alone = forks();
     let dir = memory_dir();
-    let (root, template) = (dir.path().join("store"), dir.path().join("template"));
-    fs::create_dir(&root).unwrap();
-    furnish_store(&open(&root));
-    let before = view(&open(&root));
-    reset(&root, &template);
-    let mut kills = 0_u32;
-    for (verb, _) in ACTS {
-        reset(&template, &root);
-        let whole = run(&root, verb, usize::MAX >> 33);
-        let output = String::from_utf8_lossy(&whole.stdout);
-        assert!(output.contains("result: Ok"), "{verb}: {output}");
-        let after = view(&open(&root));
-        let points = String::from_utf8_lossy(&whole.stderr);
-        let points = points
-            .lines()
-            .filter(|line| line.starts_with("fault point"));
-        for (number, point) in points.enumerate() {
-            reset(&template, &root);
-            let what = format!("{verb}, killed at {number}, {point}");
-            assert!(run(&root, verb, number).status.code().is_none(), "{what}");
-            kills += 1;
-            let store = open(&root);
-            // What arrived of a snapshot stays on purpose.
-            let _ = fs::remove_dir_all(root.join("states/.part-new"));
-            let found = store.fsck(Mode::Look).unwrap();
-            assert_eq!(found, store.fsck(Mode::Look).unwrap(), "{what}");
-            store.fsck(Mode::Repair).unwrap();
-            let now = view(&store);
-            assert!(now == before || now == after, "{what}: {now:#?} {found:#?}");
-            assert_eq!(hidden(&store), Vec::<String>::new(), "{what}: {found:#?}");
-            assert_eq!(store.fsck(Mode::Look).unwrap(), [], "{what}");
-        }
-    }
+    let root = dir.path().join("store");
+    let kills = kill_everywhere(&OnModel { dir, root }, 1);
     println!("{kills} kills");
     assert!(kills >= ENOUGH, "{kills} kills");
 }

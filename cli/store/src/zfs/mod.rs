@@ -25,9 +25,9 @@ use crate::layout::{NEW, OLD};
 use crate::name::Name;
 use crate::snapshot::Manifest;
 
-#[cfg(test)]
-pub(crate) use self::program::Answer;
 pub(crate) use self::program::Runner;
+#[cfg(test)]
+pub(crate) use self::program::{Answer, Program};
 
 /// The property of a snapshot that has its manifest.
 const MANIFEST: &str = "slotvmm:manifest";
@@ -97,10 +97,8 @@ impl DataSets {
             Some(base) => Some(base.to_owned()),
             None => probe::base(states)?,
         };
-        let program = program::Program {
-            path: program::find(),
-        };
-        Ok(base.map(|base| Self::with_runner(Arc::new(program), base, states)))
+        let program = Arc::new(program::Program::of_host());
+        Ok(base.map(|base| Self::with_runner(program, base, states)))
     }
 
     /// Data sets below `base`, as `runner` knows them.

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 
 use crate::error::StoreError;
 
@@ -24,28 +24,45 @@ pub(crate) trait Runner: fmt::Debug + Send + Sync {
 
 /// The program of the host.
 #[derive(Debug)]
-pub(super) struct Program {
+pub(crate) struct Program {
     /// Where it is.
-    pub(super) path: PathBuf,
+    path: PathBuf,
+}
+
+impl Program {
+    /// The one that this host has.
+    pub(crate) fn of_host() -> Self {
+        Self { path: find() }
+    }
+
+    /// Runs one command to its end.
+    pub(crate) fn output(&self, arguments: &[&str]) -> io::Result<Output> {
+        Command::new(&self.path)
+            .args(arguments)
+            .env("LC_ALL", "C")
+            .stdin(Stdio::null())
+            .output()
+    }
 }
 
 impl Runner for Program {
     fn run(&self, arguments: &[&str]) -> io::Result<Answer> {
-        let output = Command::new(&self.path)
-            .args(arguments)
-            .env("LC_ALL", "C")
-            .stdin(Stdio::null())
-            .output()?;
+        self.output(arguments).map(Answer::from)
+    }
+}
+
+impl From<Output> for Answer {
+    fn from(output: Output) -> Self {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         if output.status.success() {
-            return Ok(Answer::Done(text(&output.stdout)));
+            return Self::Done(text(&output.stdout));
         }
         let said = text(&output.stderr);
         let said = said.split_ascii_whitespace().collect::<Vec<_>>().join(" ");
         if said.is_empty() {
-            return Ok(Answer::Refused(output.status.to_string()));
+            return Self::Refused(output.status.to_string());
         }
-        Ok(Answer::Refused(said))
+        Self::Refused(said)
     }
 }
 
@@ -66,7 +83,7 @@ pub(super) fn run(runner: &dyn Runner, arguments: &[&str]) -> Result<String, Sto
 }
 
 /// Where `zfs` is. A service's PATH often lacks the sbin directories.
-pub(super) fn find() -> PathBuf {
+fn find() -> PathBuf {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let sbin = ["/usr/sbin", "/sbin"].map(PathBuf::from);
     let mut places = std::env::split_paths(&path).chain(sbin);
