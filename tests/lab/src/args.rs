@@ -41,6 +41,8 @@ pub enum Command {
     Demo,
     /// Run all tests: formatting, lints, documents, flake, unit tests, system tests in the lab.
     Check(CheckArgs),
+    /// Run the tests that need a real OpenZFS, on an emulated host with one.
+    Zfs(ZfsCommand),
     /// Boot every kernel with every number of processors and size of memory; writes docs/matrix.md.
     Matrix {
         /// Only boots whose name contains this (such as "6.1-cloud"); writes no document.
@@ -207,6 +209,14 @@ pub struct CheckArgs {
     pub matrix: bool,
 }
 
+/// What to do with ZFS.
+#[derive(Debug, Args)]
+pub struct ZfsCommand {
+    /// Keep what OpenZFS was asked and said, for tests that run where there is none.
+    #[arg(long)]
+    pub record: bool,
+}
+
 /// The machine that a command runs in (ignored where the processor has hardware virtualisation,
 /// except the time limit).
 #[derive(Clone, Copy, Debug, Args)]
@@ -223,6 +233,9 @@ pub struct MachineArgs {
     /// Count instructions instead of time: one each nanosecond, on one processor.
     #[arg(long)]
     pub icount: bool,
+    /// With OpenZFS in the emulated machine's kernel, and the programs zfs and zpool.
+    #[arg(long)]
+    pub zfs: bool,
 }
 
 fn seconds(text: &str) -> Result<Duration, std::num::ParseIntError> {

@@ -2,6 +2,7 @@
 //! boot, and holds the project's demo and test commands. Use it as `cargo lab`.
 //!
 //! - [`cache`], [`packages`], [`tools`], [`kernels`]: what comes from the distribution
+//! - [`zfs`]: OpenZFS for the emulated host, when it is asked for
 //! - [`guest`]: the images that guests boot from
 //! - [`host`]: where commands run, directly or in an emulated machine
 //! - [`inside`]: the part of our own commands that runs there
@@ -27,3 +28,4 @@ pub mod report;
 #[expect(unsafe_code, reason = "the one module for it")]
 mod sys;
 pub mod tools;
+pub mod zfs;

@@ -13,6 +13,7 @@ fn main() -> ExitCode {
         Command::Run { machine, command } => commands::run(machine, command),
         Command::Demo => commands::demo(),
         Command::Check(args) => commands::check(args),
+        Command::Zfs(args) => commands::zfs(&args),
         Command::Matrix { only } => commands::matrix(&only),
         Command::Measure(args) => commands::measure(&args),
         Command::Report => commands::report(),

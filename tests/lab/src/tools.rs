@@ -107,8 +107,12 @@ fn build(cache: &Cache, dir: &Path, target: &Path) -> Result<()> {
         .try_for_each(|name| write_wrapper(dir, target, name))
 }
 
-/// Writes the wrapper of one program. Wrappers name `target`, where the entry is about to be.
-fn write_wrapper(dir: &Path, target: &Path, name: &str) -> Result<()> {
+/// Writes the wrapper of one program among those unpacked in `dir`. Wrappers name `target`, where the
+/// entry is about to be.
+///
+/// # Errors
+/// When there is no such program, or the wrapper cannot be written.
+pub(crate) fn write_wrapper(dir: &Path, target: &Path, name: &str) -> Result<()> {
     let found = ["usr/bin", "usr/sbin", "usr/libexec"]
         .iter()
         .map(|sub| Path::new(sub).join(name))

@@ -2,9 +2,13 @@
 
 mod links;
 mod nix;
+mod place;
+mod programs;
 mod steps;
 mod tally;
+mod zfs;
 
 pub use links::broken_links;
 pub use steps::{Check, Step};
 pub use tally::Tally;
+pub use zfs::Transcript;

@@ -4,7 +4,7 @@ use anyhow::Result;
 
 use super::matrix::matrix;
 use crate::args::CheckArgs;
-use crate::check::{Check, Step};
+use crate::check::{Check, Step, Tally};
 use crate::progress::heading;
 
 /// Runs the steps and prints the tally as the last line, alone on it.
@@ -26,11 +26,16 @@ pub fn check(args: CheckArgs) -> Result<u8> {
     if args.matrix {
         tally.step("matrix", !matrix_failed);
     }
+    Ok(conclude(&tally))
+}
+
+/// Prints what failed, and the tally as the last line.
+pub(super) fn conclude(tally: &Tally) -> u8 {
     heading("Result");
     tally
         .failures()
         .iter()
         .for_each(|failure| eprintln!("failed: {failure}"));
     println!("{tally}");
-    Ok(u8::from(!tally.is_clean()))
+    u8::from(!tally.is_clean())
 }

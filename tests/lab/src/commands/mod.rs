@@ -12,6 +12,7 @@ mod run;
 mod shares;
 mod throughput;
 pub(crate) mod workspace;
+mod zfs;
 
 pub use bench::bench;
 pub use check::check;
@@ -24,3 +25,4 @@ pub use report::report;
 pub use run::{run, shell};
 pub use shares::shares;
 pub use throughput::throughput;
+pub use zfs::zfs;

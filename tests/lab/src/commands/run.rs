@@ -59,5 +59,9 @@ fn in_lab(machine: MachineArgs, command: Vec<OsString>, terminal: Terminal) -> R
         Timing::Wall
     };
     job.terminal = terminal;
-    Host::open(&cache, &tools)?.run(&job)
+    let host = Host::open(&cache, &tools)?;
+    if machine.zfs {
+        job = host.zfs()?.equip(job);
+    }
+    host.run(&job)
 }

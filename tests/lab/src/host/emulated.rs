@@ -165,6 +165,8 @@ fn host_script(image: &Image, tools: &Tools, job: &Job) -> String {
         Terminal::Interactive => ("yes", terminal_size()),
         Terminal::Stream => ("no", String::new()),
     };
+    let extra = job.modules.iter();
+    let extra: Vec<String> = extra.map(|path| quoted(&path.to_string_lossy())).collect();
     [
         ("@BUSYBOX@", tools.busybox().to_string_lossy().into_owned()),
         ("@PATH@", quoted(job.variable("PATH").unwrap_or_default())),
@@ -176,6 +178,7 @@ fn host_script(image: &Image, tools: &Tools, job: &Job) -> String {
             "@INSMOD@",
             image.insmod_dir().to_string_lossy().into_owned(),
         ),
+        ("@EXTRA@", extra.join(" ")),
         ("@TERMINAL@", terminal.to_owned()),
         ("@STTY@", stty),
     ]

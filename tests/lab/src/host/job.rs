@@ -70,6 +70,8 @@ pub struct Job {
     pub transcript: Option<PathBuf>,
     /// A directory that gets the files which the job leaves in `$LAB_RESULTS`.
     pub results: Option<PathBuf>,
+    /// Kernel modules that the emulated host inserts, in this order.
+    pub modules: Vec<PathBuf>,
 }
 
 /// Names the directory for files that outlive the job in its environment.
@@ -97,6 +99,7 @@ impl Job {
             terminal: Terminal::default(),
             transcript: None,
             results: None,
+            modules: Vec::new(),
         })
     }
 

@@ -24,6 +24,9 @@ echo /run/modprobe >/proc/sys/kernel/modprobe
 for module in $($busybox cat /run/lab/modules); do
     $busybox insmod "@INSMOD@/$module.ko"
 done
+for module in @EXTRA@; do
+    $busybox insmod "$module"
+done
 for node in 'kvm 232' 'net/tun 200' 'vhost-net 238' 'fuse 229'; do
     set -- $node
     $busybox mkdir -p /dev/net

@@ -18,6 +18,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::cache::Cache;
 use crate::tools::Tools;
+use crate::zfs::Zfs;
 
 pub use job::{Job, Limits, RESULTS_VARIABLE, Terminal, Timing};
 
@@ -140,6 +141,21 @@ impl Host {
             Mode::Direct => direct::run(&self.cache, &self.tools, job),
             Mode::Emulated => emulated::run(&self.cache, &self.tools, job),
         }
+    }
+
+    /// OpenZFS for the kernel that jobs run on, built when the cache has none.
+    ///
+    /// # Errors
+    /// When this machine is the host, whose kernel is not the lab's; when it cannot be built.
+    pub fn zfs(&self) -> Result<Zfs> {
+        if self.choice.mode == Mode::Direct {
+            bail!(
+                "ZFS is built for the emulated host's kernel and this machine runs jobs itself: set \
+                 {MODE_VARIABLE}=emulated"
+            );
+        }
+        let image = l1::Image::ensure(&self.cache, &self.tools)?;
+        Zfs::ensure(&self.cache, &image.kernel)
     }
 
     /// Fetches what running needs.

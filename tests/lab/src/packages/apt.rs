@@ -91,6 +91,15 @@ impl Apt {
         self.retrying(get)
     }
 
+    /// Downloads the package `name` alone into `dir`, without what it depends on.
+    ///
+    /// # Errors
+    /// When there is no such package or the download fails.
+    pub fn download_alone(&self, name: &str, dir: &Path) -> Result<()> {
+        fs::create_dir_all(dir)?;
+        self.retrying(|| self.fetch(name, dir))
+    }
+
     /// Downloads only the newest package that depending on `meta` brings in and whose name starts
     /// with `prefix`, and returns its file in `dir`: a kernel without what it recommends.
     ///
@@ -108,16 +117,20 @@ impl Apt {
             ]))?;
             let name = planned_package(&plan, prefix)
                 .with_context(|| format!("No package {prefix}* behind {meta} in {}", self.suite))?;
-            let step = Step::start(format!("Fetching {name}"));
-            let mut command = self.command("apt-get");
-            command.args(["download", "-qq", "-o", "APT::Status-Fd=1", "--", name]);
-            run_with_progress(command.current_dir(dir), &step)
+            self.fetch(name, dir)
         };
         self.retrying(get)?;
         let debs = deb_files(dir)?;
         debs.into_iter()
             .next()
             .with_context(|| format!("apt left no package in {}", dir.display()))
+    }
+
+    fn fetch(&self, name: &str, dir: &Path) -> Result<()> {
+        let step = Step::start(format!("Fetching {name}"));
+        let mut command = self.command("apt-get");
+        command.args(["download", "-qq", "-o", "APT::Status-Fd=1", "--", name]);
+        run_with_progress(command.current_dir(dir), &step)
     }
 
     /// Tries again with new package lists: a mirror drops packages that its lists once named.
@@ -133,7 +146,7 @@ impl Apt {
             .signed_by
             .as_ref()
             .map_or(String::new(), |key| format!("[signed-by={key}] "));
-        let source = format!("deb {signed}{} {} main\n", mirror.uri, self.suite);
+        let source = format!("deb {signed}{} {} main contrib\n", mirror.uri, self.suite);
         let dir = self.dir.display();
         let settings = [
             format!("Dir::State \"{dir}\";"),
