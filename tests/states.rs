@@ -2,7 +2,8 @@
 //! copies, and nobody touches a state that a guest writes.
 
 use anyhow::Result;
-use fixture::{Lab, Slot, TestVm, disk};
+use fixture::disk::{self, Kind, Mounted};
+use fixture::{Lab, Slot, TestVm};
 
 /// Boots the slot and mounts the image of its state.
 fn boot(slot: &Slot) -> Result<TestVm> {
@@ -24,17 +25,13 @@ fn done(slot: &Slot, arguments: &[&str]) -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn state_goes_where_it_is_assigned_with_what_its_guest_wrote() -> Result<()> {
-    let Some(lab) = Lab::enter()? else {
-        return Ok(());
-    };
-    let slot = lab.slot("")?;
-    done(&slot, &["state", "assign", "slot1", "dev"])?;
-    let mut vm = boot(&slot)?;
+/// Assigns, clones, snapshots and restores states of guests that write.
+fn state_goes_where_it_is_assigned(slot: &Slot) -> Result<()> {
+    done(slot, &["state", "assign", "slot1", "dev"])?;
+    let mut vm = boot(slot)?;
     vm.guest.run("echo first >/mnt/word && sync")?;
 
-    done(&slot, &["state", "clone", "slot:slot1", "copy"])?;
+    done(slot, &["state", "clone", "slot:slot1", "copy"])?;
     let holder = format!("the running slot slot1 (process {})", vm.pid());
     for refused in [
         &["state", "export", "dev", "/dev/null"][..],
@@ -46,11 +43,11 @@ fn state_goes_where_it_is_assigned_with_what_its_guest_wrote() -> Result<()> {
         .expect_error(1, "assigned to slot1")?;
     leave(vm, "second")?;
 
-    done(&slot, &["snapshot", "slot1", "good"])?;
-    leave(boot(&slot)?, "third")?;
-    done(&slot, &["state", "restore", "dev@good", "old"])?;
-    done(&slot, &["state", "assign", "slot1", "old"])?;
-    let mut vm = boot(&slot)?;
+    done(slot, &["snapshot", "slot1", "good"])?;
+    leave(boot(slot)?, "third")?;
+    done(slot, &["state", "restore", "dev@good", "old"])?;
+    done(slot, &["state", "assign", "slot1", "old"])?;
+    let mut vm = boot(slot)?;
     assert_eq!(vm.guest.run("cat /mnt/word")?.trim(), "second");
     leave(vm, "fourth")?;
 
@@ -62,6 +59,27 @@ fn state_goes_where_it_is_assigned_with_what_its_guest_wrote() -> Result<()> {
         let written = disk::ext4_file(&image(state), "/word")?;
         assert_eq!(written, format!("{word}\n").into_bytes(), "{state}");
     }
-    done(&slot, &["state", "delete", "dev", "--yes"])?;
-    done(&slot, &["state", "fsck"])
+    done(slot, &["state", "delete", "dev", "--yes"])?;
+    done(slot, &["state", "fsck"])
+}
+
+#[test]
+fn state_goes_where_it_is_assigned_with_what_its_guest_wrote() -> Result<()> {
+    let Some(lab) = Lab::enter()? else {
+        return Ok(());
+    };
+    state_goes_where_it_is_assigned(&lab.slot("")?)
+}
+
+#[test]
+fn state_on_zfs_goes_where_it_is_assigned_with_what_its_guest_wrote() -> Result<()> {
+    let Some(lab) = Lab::enter()? else {
+        return Ok(());
+    };
+    let slot = lab.slot("")?;
+    let (file, place) = (slot.path("host.img"), slot.path("state"));
+    let Some(_mounted) = Mounted::of_kind(Kind::Zfs, (&file, 2048), &place)? else {
+        return Ok(());
+    };
+    state_goes_where_it_is_assigned(&slot)
 }
