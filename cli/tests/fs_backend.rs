@@ -8,11 +8,13 @@ use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::thread;
+use std::time::Duration;
 
 use fs_backend::Spawned;
 use fs_backend::abi::entry::EntryOut;
 use fs_backend::abi::opcode::Opcode;
-use fs_backend::testing::Frontend;
+use fs_backend::testing::{Frontend, Notification};
 
 const ROOT: u64 = 1;
 const EROFS: i32 = 30;
@@ -39,7 +41,11 @@ impl Share {
     }
 
     fn frontend(&self) -> Frontend {
-        Frontend::new(self.backend.connection.try_clone().unwrap()).unwrap()
+        self.frontend_with(Notification::Always)
+    }
+
+    fn frontend_with(&self, notification: Notification) -> Frontend {
+        Frontend::with(self.backend.connection.try_clone().unwrap(), notification).unwrap()
     }
 
     /// Closes the connection and waits for the process; its exit code.
@@ -294,4 +300,65 @@ fn a_socket_is_made_in_place_of_an_old_one_and_of_nothing_else() {
         drop(frontend);
         assert_eq!(child.wait().unwrap().code(), Some(0));
     }
+}
+
+#[test]
+fn no_request_is_missed_by_a_backend_that_looks_for_them() {
+    for notification in [Notification::Flags, Notification::EventIndex] {
+        for poll in ["0", "200", "10000"] {
+            let share = Share::serve(&["--poll", poll]);
+            let mut frontend = share.frontend_with(notification);
+            let file = lookup(&mut frontend, b"file\0").nodeid;
+            // The next one comes at any time around the end of the last look.
+            let mut pause = 1_u32;
+            for _ in 0..2000 {
+                pause = pause.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                for _ in 0..pause >> 22 {
+                    std::hint::spin_loop();
+                }
+                assert_eq!(read(&mut frontend, file), b"data of the file");
+            }
+            println!(
+                "{notification:?}, --poll {poll}: {} kicks for 2001 requests",
+                frontend.kicks(1)
+            );
+            drop(frontend);
+            assert_eq!(share.end(), Some(0), "{notification:?}, {poll}");
+        }
+    }
+}
+
+/// How often each thread of a process was given a processor; none while one of them has it.
+fn turns(pid: &str) -> Option<Vec<String>> {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    threads
+        .map(|thread| {
+            let thread = thread.unwrap().path();
+            let schedule = fs::read_to_string(thread.join("schedstat")).unwrap();
+            let stat = fs::read_to_string(thread.join("stat")).unwrap();
+            stat.contains(") S ").then_some(schedule)
+        })
+        .collect()
+}
+
+#[test]
+fn idle_backend_takes_no_processor() {
+    let share = Share::serve(&["--poll", "10000"]);
+    let mut frontend = share.frontend();
+    let file = lookup(&mut frontend, b"file\0").nodeid;
+    for _ in 0..1000 {
+        read(&mut frontend, file);
+    }
+    let pid = serving(share.backend.child.id());
+    let before = loop {
+        match turns(&pid) {
+            Some(turns) => break turns,
+            None => thread::yield_now(),
+        }
+    };
+    // Not for anything to happen: nothing does.
+    thread::sleep(Duration::from_millis(500));
+    assert_eq!(turns(&pid), Some(before));
+    drop(frontend);
+    assert_eq!(share.end(), Some(0));
 }

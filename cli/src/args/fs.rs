@@ -40,6 +40,9 @@ pub(crate) struct FsBackend {
     /// Request queues, each served by a thread
     #[arg(long, value_name = "N", default_value = "4")]
     pub(crate) threads: NonZeroUsize,
+    /// Look for the next request for so long at most, while the guest asks at once again; 0: never
+    #[arg(long, value_name = "MICROSECONDS", default_value_t = 200, value_parser = clap::value_parser!(u64).range(..=10_000))]
+    pub(crate) poll: u64,
     /// How the process confines itself
     #[arg(long, value_enum, default_value_t = Sandbox::Namespace)]
     pub(crate) sandbox: Sandbox,

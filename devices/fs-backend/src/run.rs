@@ -7,6 +7,7 @@ use std::os::unix::fs::FileTypeExt as _;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustix::io::Errno;
 use vhost::vhost_user::{Error as ProtocolError, Listener};
@@ -56,6 +57,10 @@ pub struct Options {
     pub window: Option<u64>,
     /// Request queues, each with a thread.
     pub queues: NonZeroUsize,
+    /// Longest time that a queue is looked at after a request, instead of having it kick for the
+    /// next one; zero never does. It is done on hosts with several processors only, and for a driver
+    /// that asks at once again.
+    pub poll: Duration,
     /// How this process confines itself.
     pub sandbox: Sandbox,
 }
@@ -114,18 +119,32 @@ pub fn run(options: Options) -> Result<(), RunError> {
         server.tree().write_down(journal);
     }
     let memory = GuestMemoryAtomic::new(GuestMemoryMmap::new());
-    let backend = Arc::new(Backend::new(server, options.queues, memory.clone()));
-    let mut daemon =
-        VhostUserDaemon::new("vhost-user".to_owned(), backend, memory).map_err(RunError::Daemon)?;
+    let poll = if has_one_processor() {
+        // The guest cannot ask for anything while this process looks whether it has.
+        Duration::ZERO
+    } else {
+        options.poll
+    };
+    let backend = Backend::new(server, options.queues, poll, memory.clone());
+    let backend = Arc::new(backend);
+    let mut daemon = VhostUserDaemon::new("vhost-user".to_owned(), Arc::clone(&backend), memory)
+        .map_err(RunError::Daemon)?;
     daemon.start(&mut listener).map_err(RunError::Daemon)?;
     // Nobody else is served: a second frontend shall not wait in vain.
     drop(listener);
-    match daemon.wait() {
+    let ended = daemon.wait();
+    // A guest that nobody watches any more may still ask.
+    backend.end();
+    match ended {
         Err(DaemonError::HandleRequest(
             ProtocolError::Disconnected | ProtocolError::PartialMessage,
         )) => Ok(()),
         ended => ended.map_err(RunError::Daemon),
     }
+}
+
+fn has_one_processor() -> bool {
+    rustix::thread::sched_getaffinity(None).is_ok_and(|processors| processors.count() == 1)
 }
 
 fn open_journal() -> std::io::Result<(Journal, Vec<Saved>)> {

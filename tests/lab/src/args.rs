@@ -184,6 +184,9 @@ pub struct SharesCommand {
     /// Size of the large file, in MiB.
     #[arg(long, default_value_t = 1024, value_name = "MIB")]
     pub large: usize,
+    /// Processors of the host, where it is emulated.
+    #[arg(long, default_value_t = 2, value_name = "N")]
+    pub cpus: u8,
     /// Count instructions instead of time, where the lab is emulated.
     #[arg(long)]
     pub icount: bool,

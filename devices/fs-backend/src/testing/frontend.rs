@@ -3,12 +3,14 @@
 use std::io;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::sync::atomic::{Ordering, fence};
 
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 use rustix::io::Errno;
 use vhost::vhost_user::message::{VhostUserHeaderFlag, VhostUserProtocolFeatures};
 use vhost::vhost_user::{Frontend as Protocol, VhostUserFrontend as _};
 use vhost::{VhostBackend as _, VhostUserMemoryRegionInfo, VringConfigData};
+use virtio_bindings::virtio_ring::VIRTIO_RING_F_EVENT_IDX;
 use vm_memory::{Bytes as _, FileOffset, GuestAddress, GuestMemoryBackend as _, GuestMemoryMmap};
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
@@ -60,6 +62,19 @@ struct Queue {
     kick: EventFd,
     call: EventFd,
     next: u16,
+    /// How often it was kicked.
+    kicks: u64,
+}
+
+/// How driver and device tell each other when they want to be notified (virtio 1.2 §2.7.7, §2.7.10).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Notification {
+    /// The driver kicks for each request, wanted or not.
+    Always,
+    /// By the flags of the rings.
+    Flags,
+    /// By an index: `VIRTIO_F_EVENT_IDX`.
+    EventIndex,
 }
 
 /// A frontend, and the driver of its guest.
@@ -67,6 +82,7 @@ pub struct Frontend {
     /// The protocol, for what is not done here.
     pub protocol: Protocol,
     memory: GuestMemoryMmap,
+    notification: Notification,
     queues: Vec<Queue>,
 }
 
@@ -76,10 +92,21 @@ impl Frontend {
     /// # Errors
     /// When it does not agree, or the host refuses.
     pub fn new(connection: UnixStream) -> Result<Self, TestError> {
+        Self::with(connection, Notification::Always)
+    }
+
+    /// As [`Self::new`], with a driver that kicks no more often than it has to.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn with(connection: UnixStream, notification: Notification) -> Result<Self, TestError> {
         let mut protocol = Protocol::from_stream(connection, 2);
         protocol.set_owner()?;
-        let features = protocol.get_features()?;
-        protocol.set_features(features & !(1 << 29))?;
+        let mut features = protocol.get_features()?;
+        if notification != Notification::EventIndex {
+            features &= !(1 << VIRTIO_RING_F_EVENT_IDX);
+        }
+        protocol.set_features(features)?;
         let offered = protocol.get_protocol_features()?;
         protocol.set_protocol_features(offered)?;
         if offered.contains(VhostUserProtocolFeatures::REPLY_ACK) {
@@ -89,6 +116,7 @@ impl Frontend {
         let mut frontend = Self {
             protocol,
             memory,
+            notification,
             queues: Vec::new(),
         };
         let regions: Vec<_> = frontend
@@ -110,6 +138,7 @@ impl Frontend {
             kick: EventFd::new(EFD_NONBLOCK)?,
             call: EventFd::new(EFD_NONBLOCK)?,
             next: 0,
+            kicks: 0,
         };
         let host = |offset| {
             let address = self.memory.get_host_address(GuestAddress(base + offset));
@@ -171,6 +200,11 @@ impl Frontend {
         })
     }
 
+    /// How often a queue was kicked so far.
+    pub fn kicks(&self, queue: usize) -> u64 {
+        self.queues.get(queue).map_or(0, |queue| queue.kicks)
+    }
+
     /// Puts any bytes into a queue, with a buffer of `room` bytes behind, and waits until they are
     /// given back; returns what was written.
     ///
@@ -199,17 +233,32 @@ impl Frontend {
         let slot = u64::from(queue.next % SIZE);
         self.memory
             .write_obj(0_u16.to_le(), at(AVAIL + 4 + 2 * slot))?;
+        // Interrupt when this one is answered.
+        self.memory
+            .write_obj(queue.next.to_le(), at(AVAIL + 4 + 2 * u64::from(SIZE)))?;
         queue.next = queue.next.wrapping_add(1);
-        self.memory.store(
-            queue.next.to_le(),
-            at(AVAIL + 2),
-            std::sync::atomic::Ordering::Release,
-        )?;
-        queue.kick.write(1)?;
+        self.memory
+            .store(queue.next.to_le(), at(AVAIL + 2), Ordering::Release)?;
+        // What the device wants is read after it can see the request.
+        fence(Ordering::SeqCst);
+        let wanted = match self.notification {
+            Notification::Always => true,
+            Notification::Flags => {
+                let flags: u16 = self.memory.load(at(USED), Ordering::Acquire)?;
+                u16::from_le(flags) & 1 == 0
+            }
+            Notification::EventIndex => {
+                let end = at(USED + 4 + 8 * u64::from(SIZE));
+                let event: u16 = self.memory.load(end, Ordering::Acquire)?;
+                queue.next.wrapping_sub(u16::from_le(event)) == 1
+            }
+        };
+        if wanted {
+            queue.kicks += 1;
+            queue.kick.write(1)?;
+        }
         loop {
-            let used: u16 = self
-                .memory
-                .load(at(USED + 2), std::sync::atomic::Ordering::Acquire)?;
+            let used: u16 = self.memory.load(at(USED + 2), Ordering::Acquire)?;
             if u16::from_le(used) == queue.next {
                 break;
             }

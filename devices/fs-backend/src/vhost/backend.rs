@@ -2,15 +2,17 @@
 
 use std::fs::File;
 use std::io;
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU32, NonZeroUsize};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use vhost::vhost_user::Backend as Frontend;
 use vhost::vhost_user::message::{
     VhostTransferStateDirection, VhostTransferStatePhase, VhostUserProtocolFeatures,
     VhostUserShMemConfig, VhostUserVirtioFeatures,
 };
-use vhost_user_backend::{VhostUserBackend, VringMutex, VringT as _};
+use vhost_user_backend::{VhostUserBackend, VringMutex, VringState, VringT as _};
 use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
 use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
 use virtio_queue::{QueueOwnedT as _, QueueT as _};
@@ -22,6 +24,7 @@ use vmm_sys_util::event::{
 
 use super::chain::{Chain, serve};
 use super::mapper::{ToFrontend, WINDOW_REGIONS};
+use super::pace::Pace;
 use super::transfer::Transfer;
 use crate::server::Server;
 
@@ -31,14 +34,26 @@ pub const QUEUE_SIZE: usize = 1024;
 /// Request queues at most: the crate keeps the queues of a thread in 64 bits.
 const MAX_QUEUES: usize = 62;
 
+/// Pauses of the processor between two looks at a queue: the guest's processor writes there.
+const PAUSES: u32 = 16;
+
 /// A device as the vhost-user protocol sees it.
 #[derive(Debug)]
 pub struct Backend {
     server: Arc<Server>,
     memory: GuestMemoryAtomic<GuestMemoryMmap>,
     /// Held while requests of a queue are being served; one for each queue.
-    busy: Vec<Mutex<Health>>,
+    busy: Vec<Mutex<Progress>>,
+    /// Set when the frontend is gone: nothing is served any more.
+    over: AtomicBool,
     transfer: Transfer,
+}
+
+/// What is known of a queue.
+#[derive(Debug)]
+struct Progress {
+    health: Health,
+    pace: Pace,
 }
 
 /// Whether a queue's ring can be used.
@@ -50,58 +65,116 @@ enum Health {
 }
 
 impl Backend {
-    /// A device with a high-priority queue and `queues` for requests, at most 62.
+    /// A device with a high-priority queue and `queues` for requests, at most 62. A queue is looked
+    /// at for `poll` at most after a request, while its driver asks at once again; zero has it kick
+    /// for each.
     pub fn new(
         server: Arc<Server>,
         queues: NonZeroUsize,
+        poll: Duration,
         memory: GuestMemoryAtomic<GuestMemoryMmap>,
     ) -> Self {
         let queues = queues.get().min(MAX_QUEUES) + 1;
+        let progress = || {
+            Mutex::new(Progress {
+                health: Health::Sound,
+                pace: Pace::new(poll),
+            })
+        };
         Self {
             server,
             memory,
-            busy: std::iter::repeat_with(|| Mutex::new(Health::Sound))
-                .take(queues)
-                .collect(),
+            busy: std::iter::repeat_with(progress).take(queues).collect(),
+            over: AtomicBool::new(false),
             transfer: Transfer::default(),
         }
     }
 
-    /// Serves what is in a queue, until it is empty and the driver is going to kick again.
-    fn drain(&self, vring: &VringMutex) -> Result<(), QueueError> {
+    /// Has every thread that serves a queue stop after the request at hand, however many more its
+    /// driver makes.
+    pub fn end(&self) {
+        self.over.store(true, Ordering::Relaxed);
+    }
+
+    /// Serves a queue until it is empty and the driver is going to kick again.
+    fn attend(&self, vring: &VringMutex, pace: &mut Pace) -> Result<(), QueueError> {
         loop {
             vring.disable_notification()?;
-            while let Some(chain) = self.take(vring)? {
-                let written = serve(&self.server, &chain).unwrap_or_else(|error| {
-                    // The chain goes back empty; the rest of the ring may be sound.
-                    tracing::debug!(%error, "Chain is not usable");
-                    0
-                });
-                vring.add_used(chain.head_index(), written)?;
-                if vring.needs_notification()? {
-                    vring.signal_used_queue().map_err(QueueError::Signal)?;
-                }
+            let began = Instant::now();
+            if let Some(count) = NonZeroU32::new(self.drain(vring)?)
+                && let Some(until) = pace.served(count, began, Instant::now())
+                && self.look(vring, until)?
+            {
+                continue;
             }
-            if !vring.enable_notification()? {
+            // Whatever came since the last look is seen here, or kicks.
+            if !vring.enable_notification()? || self.over.load(Ordering::Relaxed) {
                 return Ok(());
             }
         }
     }
 
+    /// Serves what is in a queue; returns how many requests.
+    fn drain(&self, vring: &VringMutex) -> Result<u32, QueueError> {
+        let mut count = 0_u32;
+        while let Some(chain) = self.take(vring)? {
+            let written = serve(&self.server, &chain).unwrap_or_else(|error| {
+                // The chain goes back empty; the rest of the ring may be sound.
+                tracing::debug!(%error, "Chain is not usable");
+                0
+            });
+            vring.add_used(chain.head_index(), written)?;
+            if vring.needs_notification()? {
+                vring.signal_used_queue().map_err(QueueError::Signal)?;
+            }
+            count = count.saturating_add(1);
+        }
+        Ok(count)
+    }
+
     /// The next request; none when the queue is empty, or the frontend has stopped it.
     fn take(&self, vring: &VringMutex) -> Result<Option<Chain>, QueueError> {
         let mut state = vring.get_mut();
-        if !state.is_enabled() || !state.get_queue().ready() {
+        if !self.is_served(&state) {
             return Ok(None);
         }
         let mut chains = state.get_queue_mut().iter(self.memory.memory())?;
         Ok(chains.next())
     }
+
+    /// Looks at an empty queue until a request is there; returns whether one is. The queue is free
+    /// for the frontend meanwhile, and whoever stops it does not have to wait.
+    pub(super) fn look(&self, vring: &VringMutex, until: Instant) -> Result<bool, QueueError> {
+        loop {
+            {
+                let state = vring.get_ref();
+                if !self.is_served(&state) {
+                    return Ok(false);
+                }
+                let queue = state.get_queue();
+                let newest = queue.avail_idx(&*self.memory.memory(), Ordering::Acquire)?;
+                if newest.0 != queue.next_avail() {
+                    return Ok(true);
+                }
+            }
+            if Instant::now() >= until {
+                return Ok(false);
+            }
+            for _ in 0..PAUSES {
+                std::hint::spin_loop();
+            }
+        }
+    }
+
+    fn is_served(&self, state: &VringState) -> bool {
+        let over = self.over.load(Ordering::Relaxed);
+        !over && state.is_enabled() && state.get_queue().ready()
+    }
 }
 
 /// Why a queue cannot be served any more.
 #[derive(Debug, thiserror::Error)]
-enum QueueError {
+pub(super) enum QueueError {
     #[error("The ring is not usable")]
     Ring(#[from] virtio_queue::Error),
     #[error("The frontend cannot be told of replies")]
@@ -176,7 +249,8 @@ impl VhostUserBackend for Backend {
     fn stop_vring(&self, queue: u32) -> io::Result<()> {
         // The queue is not ready any more: whoever serves it stops after the request at hand.
         if let Some(busy) = self.busy.get(queue as usize) {
-            *busy.lock().unwrap_or_else(PoisonError::into_inner) = Health::Sound;
+            let mut progress = busy.lock().unwrap_or_else(PoisonError::into_inner);
+            progress.health = Health::Sound;
         }
         Ok(())
     }
@@ -191,14 +265,14 @@ impl VhostUserBackend for Backend {
         let (Some(vring), Some(busy)) = (vrings.first(), self.busy.get(thread)) else {
             return Ok(());
         };
-        let mut health = busy.lock().unwrap_or_else(PoisonError::into_inner);
-        if *health == Health::Broken {
+        let mut progress = busy.lock().unwrap_or_else(PoisonError::into_inner);
+        if progress.health == Health::Broken {
             return Ok(());
         }
-        if let Err(error) = self.drain(vring) {
+        if let Err(error) = self.attend(vring, &mut progress.pace) {
             // The driver's fault, or the frontend's: nothing here is worth ending for.
             tracing::warn!(queue = thread, %error, "Queue is not served any more");
-            *health = Health::Broken;
+            progress.health = Health::Broken;
         }
         Ok(())
     }

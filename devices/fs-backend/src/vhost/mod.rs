@@ -6,6 +6,10 @@
 mod backend;
 mod chain;
 mod mapper;
+mod pace;
+#[cfg(test)]
+mod tests;
 mod transfer;
 
 pub use self::backend::{Backend, QUEUE_SIZE};
+pub use self::pace::DEFAULT_POLL;

@@ -54,7 +54,7 @@ pub fn shares(args: &SharesCommand) -> Result<u8> {
         job.timing = Timing::Instructions;
     }
     job.limits = Limits {
-        cpus: 1,
+        cpus: args.cpus,
         memory_mib: 5120,
         timeout: TIMEOUT,
     };
@@ -77,7 +77,8 @@ fn again(args: &SharesCommand) -> String {
     let (runs, files, large) = (args.runs, args.files, args.large);
     let window = args.dax.map(|mib| format!(" --dax {mib}"));
     format!(
-        "cargo lab shares --runs {runs} --files {files} --large {large}{}",
+        "cargo lab shares --runs {runs} --files {files} --large {large} --cpus {}{}",
+        args.cpus,
         window.unwrap_or_default()
     )
 }
