@@ -12,8 +12,10 @@ use std::sync::Arc;
 
 use devices::device::{SharedMemory, VirtioDevice as _};
 use devices::fs::window::{CELL_BYTES, MIN_WINDOW_BYTES, Window};
+use devices::fs::{Fs, OnExit};
+use devices::registry::BuildError;
 use devices::state::StateError;
-use driver::{Machine, ROOT};
+use driver::{Machine, ROOT, Starter, config};
 use fs_backend::abi::mapping::{RemoveMappingIn, RemoveMappingOne, SETUP_READ, SetupMappingIn};
 use fs_backend::abi::opcode::Opcode;
 use zerocopy::IntoBytes as _;
@@ -85,10 +87,6 @@ fn files_are_mapped_by_one_backend_after_the_other_until_the_session_ends() {
         "no such cell"
     );
 
-    machine.device.stop().unwrap();
-    let saved = machine.device.save();
-    assert!(matches!(saved, Err(StateError::Mapped { .. })), "{saved:?}");
-    machine.resume();
     machine.kill_backend();
     // It knows nothing of the other's files: the driver looks them up again.
     let a = machine.lookup(ROOT, "a");
@@ -103,6 +101,10 @@ fn files_are_mapped_by_one_backend_after_the_other_until_the_session_ends() {
     machine.ask(Opcode::RemoveMapping, a, &body).unwrap();
     assert_eq!(seen(&window, 7), [0, 0]);
 
+    machine.device.stop().unwrap();
+    let saved = machine.device.save();
+    assert!(matches!(saved, Err(StateError::Mapped { .. })), "{saved:?}");
+    machine.resume();
     machine.init();
     assert!(window.is_empty(), "another session");
     let a = machine.lookup(ROOT, "a");
@@ -110,6 +112,86 @@ fn files_are_mapped_by_one_backend_after_the_other_until_the_session_ends() {
     machine.ask(Opcode::Destroy, 0, &[]).unwrap();
     assert!(window.is_empty(), "no session");
     machine.end();
+}
+
+#[test]
+fn what_was_mapped_is_there_when_another_machine_goes_on() {
+    let place = tempfile::tempdir().unwrap();
+    let source = place.path().join("share");
+    fs::create_dir(&source).unwrap();
+    let names = ["kept", "removed", "replaced", "shorter", "unmapped"];
+    for (name, mark) in names.into_iter().zip((10..).step_by(10)) {
+        plant(&source, name, mark);
+    }
+    let first = window();
+    let mut machine = Machine::with_window(&source, first.clone(), MIB);
+    machine.init();
+    let nodes = names.map(|name| machine.lookup(ROOT, name));
+    // Two pieces that belong together, one of which is replaced by another file's.
+    map(&mut machine, nodes[0], 1, 0).unwrap();
+    map(&mut machine, nodes[0], 2, 1).unwrap();
+    map(&mut machine, nodes[0], 3, 2).unwrap();
+    map(&mut machine, nodes[1], 0, 2).unwrap();
+    map(&mut machine, nodes[2], 0, 3).unwrap();
+    map(&mut machine, nodes[3], 0, 4).unwrap();
+    map(&mut machine, nodes[3], 1, 5).unwrap();
+    map(&mut machine, nodes[4], 0, 6).unwrap();
+    let one = RemoveMappingOne {
+        moffset: 6 * CELL_BYTES,
+        len: CELL_BYTES,
+    };
+    let body = [RemoveMappingIn { count: 1 }.as_bytes(), one.as_bytes()].concat();
+    machine.ask(Opcode::RemoveMapping, nodes[4], &body).unwrap();
+    let saved = machine.save();
+
+    fs::remove_file(source.join("removed")).unwrap();
+    plant(&source, "new", 90);
+    fs::rename(source.join("new"), source.join("replaced")).unwrap();
+    let shorter = File::options().write(true).open(source.join("shorter"));
+    shorter.unwrap().set_len(CELL_BYTES).unwrap();
+    let second = window();
+    let mut machine = Machine::with_window_and(&source, second.clone(), MIB, Some(saved));
+    // Before the guest runs: its driver asks for nothing that it has.
+    let expected = [[10, 1], [10, 2], [0, 0], [0, 0], [40, 0], [0, 0], [0, 0]];
+    for (cell, expected) in (0..).zip(expected) {
+        assert_eq!(seen(&second, cell), expected, "{cell}");
+    }
+    map(&mut machine, nodes[0], 0, 7).unwrap();
+    let again = machine.save();
+    let third = window();
+    let mut machine = Machine::with_window_and(&source, third.clone(), MIB, Some(again));
+    let kept = [0, 1, 4, 7].map(|cell| seen(&third, cell));
+    assert_eq!(kept, [[10, 1], [10, 2], [40, 0], [10, 0]]);
+    machine.init();
+    assert!(third.is_empty(), "another session");
+    machine.end();
+}
+
+#[test]
+fn state_with_mappings_is_refused_without_the_same_window() {
+    let place = tempfile::tempdir().unwrap();
+    let source = place.path().join("share");
+    fs::create_dir(&source).unwrap();
+    plant(&source, "a", 10);
+    let mut machine = Machine::with_window(&source, window(), MIB);
+    machine.init();
+    let a = machine.lookup(ROOT, "a");
+    map(&mut machine, a, 0, 7).unwrap();
+    let saved = machine.save();
+    let starter = Starter::new(&source);
+    let refused = Fs::build(
+        &config(OnExit::Fail),
+        Box::new(starter.clone()),
+        Some(saved),
+    );
+    assert!(matches!(
+        refused.map(drop),
+        Err(BuildError::State {
+            source: StateError::NotRestored { .. },
+            ..
+        })
+    ));
+    starter.wait();
 }
 
 #[test]

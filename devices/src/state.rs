@@ -117,10 +117,10 @@ pub enum StateError {
         #[source]
         source: VhostUserError,
     },
-    /// Files of the host are mapped for the guest.
+    /// Files of the host are mapped for the guest, and whoever knew which is gone.
     #[error(
-        "Device {id}: files are mapped in its window, which cannot be saved; unmount the share, or \
-         set `dax = false`"
+        "Device {id}: files are mapped in its window by a backend that has died since, which cannot \
+         be saved; mount the share again"
     )]
     Mapped {
         /// The device.

@@ -96,6 +96,16 @@ impl Machine {
 
     /// With a window, of which backends are told that it has `mib` MiB.
     pub(crate) fn with_window(source: &Path, window: Arc<Window>, mib: u64) -> Self {
+        Self::with_window_and(source, window, mib, None)
+    }
+
+    /// The same, going on with a saved state.
+    pub(crate) fn with_window_and(
+        source: &Path,
+        window: Arc<Window>,
+        mib: u64,
+        saved: Option<StateBlob>,
+    ) -> Self {
         let starter = Starter {
             window: Some(mib),
             ..Starter::new(source)
@@ -104,7 +114,7 @@ impl Machine {
             backend: Box::new(starter.clone()),
             window: Some(window),
         };
-        Self::run(starter, host, OnExit::Restart, None)
+        Self::run(starter, host, OnExit::Restart, saved)
     }
 
     fn run(starter: Starter, host: FsHost, on_exit: OnExit, saved: Option<StateBlob>) -> Self {

@@ -254,7 +254,7 @@ impl VirtioDevice for Fs {
             Known::Nothing => state::unused(),
             Known::Session => {
                 let link = self.link.as_ref();
-                if link.is_some_and(Link::has_mappings) {
+                if link.is_some_and(Link::has_lost_mappings) {
                     return Err(StateError::Mapped {
                         id: self.id.clone(),
                     });

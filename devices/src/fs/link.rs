@@ -55,10 +55,14 @@ impl Link {
     pub(super) fn connection(&mut self) -> Result<&mut Connection, VhostUserError> {
         Ok(match self.connection.take().filter(Connection::is_alive) {
             Some(alive) => self.connection.insert(alive),
-            None => self.connection.insert(Connection::open(
-                self.connect.as_mut(),
-                region(&self.window),
-            )?),
+            None => {
+                if let Some(window) = &self.window {
+                    window.change_backend();
+                }
+                let region = region(&self.window);
+                let opened = Connection::open(self.connect.as_mut(), region)?;
+                self.connection.insert(opened)
+            }
         })
     }
 
@@ -91,11 +95,11 @@ impl Link {
         self.window.as_ref().filter(|_| maps)
     }
 
-    /// Whether anything is mapped, by whichever backend.
-    pub(super) fn has_mappings(&self) -> bool {
+    /// Whether anything is mapped that only a backend knew of which is gone.
+    pub(super) fn has_lost_mappings(&self) -> bool {
         self.window
             .as_ref()
-            .is_some_and(|window| !window.is_empty())
+            .is_some_and(|window| window.has_mappings_of_others())
     }
 }
 

@@ -1,7 +1,7 @@
 //! The DAX window: parts of files that the frontend maps for the guest.
 
 use std::fmt;
-use std::os::fd::{AsFd as _, BorrowedFd};
+use std::os::fd::BorrowedFd;
 use std::sync::PoisonError;
 
 use rustix::io::Errno;
@@ -98,14 +98,12 @@ impl Server {
             len: asked.len,
             file_offset: asked.foffset,
         };
-        let file = self.tree.file(id)?;
-        let size = Stat::of(file.as_fd())?.size();
-        // Linux asks for no part beyond the end of a file, unless it became shorter meanwhile.
         let end = asked.foffset.checked_add(asked.len).ok_or(Errno::INVAL)?;
-        if asked.foffset >= size || i64::try_from(end).is_err() {
+        if i64::try_from(end).is_err() {
             return Err(Errno::INVAL);
         }
-        self.with_mapper(|mapper| mapper.map(file.as_fd(), part))?;
+        let (file, _) = self.mappable(id, part)?;
+        self.map_part(id, &file, part)?;
         Ok(Reply::done())
     }
 
@@ -119,7 +117,7 @@ impl Server {
         for one in many.take(asked.count as usize) {
             let one = RemoveMappingOne::read_from_bytes(one).map_err(|_| Errno::INVAL)?;
             self.fits(one.moffset, one.len)?;
-            self.with_mapper(|mapper| mapper.unmap(one.moffset, one.len))?;
+            self.unmap_part(one.moffset, one.len)?;
         }
         Ok(Reply::done())
     }
@@ -128,17 +126,20 @@ impl Server {
     pub(super) fn clear_window(&self) -> Result<(), Errno> {
         match (self.policy.window, self.mapping_features()) {
             (None, _) | (_, 0) => Ok(()),
-            (Some(window), _) => self.with_mapper(|mapper| mapper.unmap(0, window)),
+            (Some(window), _) => self.unmap_part(0, window),
         }
     }
 
-    fn with_mapper(&self, ask: impl FnOnce(&dyn Mapper) -> Result<(), Errno>) -> Result<(), Errno> {
+    pub(super) fn with_mapper(
+        &self,
+        ask: impl FnOnce(&dyn Mapper) -> Result<(), Errno>,
+    ) -> Result<(), Errno> {
         let mapper = self.mapper.read().unwrap_or_else(PoisonError::into_inner);
         mapper.as_deref().map_or(Err(Errno::NOSYS), ask)
     }
 
     /// Whether a mapping can be there.
-    fn fits(&self, offset: u64, len: u64) -> Result<(), Errno> {
+    pub(super) fn fits(&self, offset: u64, len: u64) -> Result<(), Errno> {
         let window = self.policy.window.ok_or(Errno::NOSYS)?;
         let end = offset.checked_add(len).ok_or(Errno::INVAL)?;
         let whole = offset.is_multiple_of(MAPPING_BYTES) && len.is_multiple_of(MAPPING_BYTES);

@@ -15,6 +15,7 @@
 mod cache;
 mod dispatch;
 mod list;
+mod mapped;
 mod mapping;
 mod message;
 mod read;
@@ -28,11 +29,12 @@ pub use self::mapping::{MAPPING_BYTES, MIN_MAPPED_BYTES, Mapper, Part};
 pub use self::message::{MAX_BODY, MAX_READ, Reply, Request};
 pub use self::state::{MAX_STATE, StateError};
 
-use std::sync::RwLock;
+use std::sync::{Mutex, RwLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::io::Errno;
 
+use self::mapped::Mapped;
 use self::session::Session;
 use crate::abi::opcode::Class;
 use crate::share::{Owners, Tree};
@@ -69,6 +71,7 @@ pub struct Server {
     session: RwLock<Session>,
     /// The way to the window, once the frontend has one.
     mapper: RwLock<Option<Box<dyn Mapper>>>,
+    mapped: Mutex<Mapped>,
 }
 
 impl Server {
@@ -79,6 +82,7 @@ impl Server {
             policy,
             session: RwLock::default(),
             mapper: RwLock::default(),
+            mapped: Mutex::default(),
         }
     }
 

@@ -1,8 +1,9 @@
 //! The state of a session, to be saved and restored.
 //!
 //! What a guest holds are ids, and how many references to each. There are no handles: files are
-//! opened by their path when they are read. So the state is the agreement of `Init` and the table
-//! of inodes, by path, as one length-checked postcard message behind a magic number and a version.
+//! opened by their path when they are read. So the state is the agreement of `Init`, the table of
+//! inodes, by path, and what is mapped in the window, by those ids, as one length-checked postcard
+//! message behind a magic number and a version.
 //!
 //! A restored inode is opened by its path like any other, and compared: what is not there any more,
 //! or is something else, is `ESTALE` from then on. The number of the share's device may have
@@ -13,6 +14,7 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::Server;
+use super::mapped::SavedMapping;
 use super::session::Session;
 use crate::abi::NAME_MAX;
 use crate::inode::{Identity, Kind, Saved};
@@ -20,7 +22,7 @@ use crate::inode::{Identity, Kind, Saved};
 /// What a saved state begins with.
 const MAGIC: [u8; 8] = *b"slotvmFS";
 /// How the rest is to be read.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// Longest state that is looked at, in bytes: more than [`crate::inode::MAX_NODES`] inodes with
 /// usual names take.
@@ -47,13 +49,17 @@ pub enum StateError {
     /// The share cannot be looked at.
     #[error("Cannot look at the directory that is shared")]
     Share(#[source] Errno),
+    /// The frontend does not map what was mapped.
+    #[error("Cannot map in the window again what the guest had mapped")]
+    Window(#[source] Errno),
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-struct StateV1 {
+struct StateV2 {
     session: Session,
     root: Identity,
     nodes: Vec<Saved>,
+    mappings: Vec<SavedMapping>,
 }
 
 impl Server {
@@ -63,10 +69,11 @@ impl Server {
     /// When it cannot be encoded.
     pub fn save(&self) -> Result<Vec<u8>, StateError> {
         let (root, nodes) = self.tree.save();
-        let state = StateV1 {
+        let state = StateV2 {
             session: self.session(),
             root,
             nodes,
+            mappings: self.saved_mappings(),
         };
         let mut bytes = MAGIC.to_vec();
         bytes.extend_from_slice(&VERSION.to_le_bytes());
@@ -74,11 +81,12 @@ impl Server {
     }
 
     /// Goes on with a session that [`Self::save`] wrote down. Requests must not be served
-    /// meanwhile.
+    /// meanwhile. What was mapped is mapped again before this returns; in the place of a file that is
+    /// not there any more, the guest finds zeroes.
     ///
     /// # Errors
-    /// When it is not such a state, or its parts do not fit together. The session that there was
-    /// then stays.
+    /// When it is not such a state, or its parts do not fit together: the session that there was
+    /// then stays. When the frontend does not map: then this session is of no use.
     pub fn restore(&self, bytes: &[u8]) -> Result<(), StateError> {
         if bytes.len() > MAX_STATE {
             return Err(StateError::Damaged);
@@ -89,7 +97,7 @@ impl Server {
         if found != VERSION {
             return Err(StateError::Version { found });
         }
-        let (state, rest): (StateV1, _) =
+        let (state, rest): (StateV2, _) =
             postcard::take_from_bytes(rest).map_err(|_| StateError::Damaged)?;
         if !rest.is_empty() {
             return Err(StateError::Damaged);
@@ -108,7 +116,7 @@ impl Server {
         }
     }
 
-    fn adopt(&self, state: StateV1) -> Result<(), StateError> {
+    fn adopt(&self, state: StateV2) -> Result<(), StateError> {
         let root = crate::share::Stat::of(self.tree.share().root()).map_err(StateError::Share)?;
         let device = root.identity().device;
         let mut nodes = state.nodes;
@@ -120,7 +128,10 @@ impl Server {
                 node.identity.device = device;
             }
         }
-        if state.root.kind != Kind::Directory || state.session.features & !self.wanted() != 0 {
+        if state.root.kind != Kind::Directory
+            || state.session.features & !self.wanted() != 0
+            || !self.is_possible(&state.mappings)
+        {
             return Err(StateError::Damaged);
         }
         self.tree.restore(nodes).map_err(|error| match error {
@@ -128,7 +139,7 @@ impl Server {
             error => StateError::Share(error),
         })?;
         self.set_session(state.session);
-        Ok(())
+        self.map_again(&state.mappings)
     }
 }
 

@@ -14,6 +14,7 @@ use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::{FileType, OFlags, Stat, fcntl_getfl, fstat};
@@ -41,6 +42,8 @@ const PAGE_BYTES: u64 = 4096;
 pub struct Window {
     memory: Reservation,
     address: u64,
+    /// Which backend maps now, counted from the first.
+    backend: AtomicU64,
     cells: Mutex<Vec<Option<Cell>>>,
 }
 
@@ -55,6 +58,8 @@ struct Cell {
     /// How much of it is the file, from the beginning, in bytes; zeroes follow. All, until the file
     /// was found truncated.
     shown: u64,
+    /// Which backend asked for it.
+    backend: u64,
 }
 
 /// Why something was not mapped, or not removed.
@@ -121,6 +126,7 @@ impl Window {
         Ok(Self {
             memory,
             address,
+            backend: AtomicU64::new(0),
             cells: Mutex::new(vec![None; cells]),
         })
     }
@@ -144,6 +150,18 @@ impl Window {
     /// Whether anything is mapped.
     pub fn is_empty(&self) -> bool {
         self.lock().iter().all(Option::is_none)
+    }
+
+    /// Another backend maps from now on. What is mapped stays.
+    pub fn change_backend(&self) {
+        self.backend.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Whether anything is mapped that the backend of now did not ask for, and knows nothing of.
+    pub fn has_mappings_of_others(&self) -> bool {
+        let backend = self.backend.load(Ordering::Relaxed);
+        let cells = self.lock();
+        cells.iter().flatten().any(|cell| cell.backend != backend)
     }
 
     /// Shows `len` bytes of `file` from `file_offset` on at `offset` of the window, in the place of
@@ -186,6 +204,7 @@ impl Window {
                 inode,
                 offset: at,
                 shown: CELL_BYTES,
+                backend: self.backend.load(Ordering::Relaxed),
             };
             self.memory
                 .put(bytes_of(index), cell.file.as_fd(), at)

@@ -10,7 +10,7 @@ use crate::abi::mapping::{
     ATTR_DAX, MAX_REMOVALS, RemoveMappingIn, RemoveMappingOne, SETUP_READ, SETUP_WRITE,
     SetupMappingIn,
 };
-use crate::server::{MAPPING_BYTES, MIN_MAPPED_BYTES, Mapper, Part};
+use crate::server::{MAPPING_BYTES, MIN_MAPPED_BYTES, Mapper, Part, StateError};
 
 const WINDOW: u64 = 8 * MAPPING_BYTES;
 
@@ -232,4 +232,51 @@ fn without_a_window_nothing_is_offered_or_mapped() {
     let asked = setup(0, MAPPING_BYTES, SETUP_READ, 0);
     let reply = guest.ask(Opcode::SetupMapping, ROOT_ID, asked.as_bytes());
     assert_eq!(reply, Err(Errno::NOSYS));
+}
+
+#[test]
+fn mappings_are_saved_and_asked_for_again() {
+    let (guest, _) = mapping(Cache::Always);
+    guest.init(FEATURES).unwrap();
+    let large = guest.lookup(ROOT_ID, b"large").unwrap();
+    let cell = MAPPING_BYTES;
+    for (from, len, to) in [(0, 2, 1), (2, 1, 3), (1, 1, 7), (0, 1, 3)] {
+        let asked = setup(from * cell, len * cell, SETUP_READ, to * cell);
+        let reply = guest.ask(Opcode::SetupMapping, large, asked.as_bytes());
+        assert_eq!(reply, Ok(Vec::new()));
+    }
+    let state = guest.server.save().unwrap();
+    let policy = Policy {
+        window: Some(WINDOW),
+        ..Policy::default()
+    };
+    let server = || Guest::server(&guest.host(""), policy, Budget::of_limit(Some(64)));
+    let other = server();
+    assert!(other.restore(&state).is_err(), "nobody maps");
+    let frontend = Frontend::default();
+    other.set_mapper(Box::new(frontend.clone()));
+    other.restore(&state).unwrap();
+    let ino = std::fs::metadata(guest.host("large")).unwrap().ino();
+    let map = |offset, len, file_offset| {
+        let part = Part {
+            offset: offset * cell,
+            len: len * cell,
+            file_offset: file_offset * cell,
+        };
+        Asked::Map(ino, part)
+    };
+    let asked = frontend.take();
+    let again = [map(1, 2, 0), map(3, 1, 0), map(7, 1, 1)];
+    assert_eq!(asked[0], Asked::Unmap(0, WINDOW));
+    assert_eq!(asked[1..], again, "the last at a place counts");
+    assert_eq!(other.save().unwrap(), state);
+
+    let smaller = Policy {
+        window: Some(7 * cell),
+        ..policy
+    };
+    let smaller = Guest::server(&guest.host(""), smaller, Budget::of_limit(Some(64)));
+    smaller.set_mapper(Box::new(frontend.clone()));
+    assert!(matches!(smaller.restore(&state), Err(StateError::Damaged)));
+    assert_eq!(frontend.take(), []);
 }
