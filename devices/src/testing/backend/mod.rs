@@ -51,6 +51,8 @@ struct Notes {
     remembering: Remembering,
     /// The state that the last of them was given.
     state: Option<Vec<u8>>,
+    /// Size of the window that they can have files mapped in, in bytes.
+    window: Option<u64>,
     /// Backends that may still be started.
     left: Option<usize>,
     started: usize,
@@ -93,6 +95,11 @@ impl Backends {
     /// Gives the next backends a state to hand over.
     pub fn set_state(&self, state: &[u8]) {
         self.notes().state = Some(state.to_vec());
+    }
+
+    /// The next backends can have files mapped in a window of so many bytes, and do not.
+    pub fn set_window(&self, bytes: u64) {
+        self.notes().window = Some(bytes);
     }
 
     /// Only so many more backends start; then connecting fails.

@@ -273,8 +273,14 @@ impl VhostUserBackendReqHandlerMut for Server {
     }
 
     fn get_protocol_features(&mut self) -> Result<VhostUserProtocolFeatures> {
-        let features = VhostUserProtocolFeatures::MQ | VhostUserProtocolFeatures::REPLY_ACK;
-        Ok(match self.backends.notes().remembering {
+        let mut features = VhostUserProtocolFeatures::MQ | VhostUserProtocolFeatures::REPLY_ACK;
+        let notes = self.backends.notes();
+        if notes.window.is_some() {
+            features |= VhostUserProtocolFeatures::BACKEND_REQ
+                | VhostUserProtocolFeatures::BACKEND_SEND_FD
+                | VhostUserProtocolFeatures::SHMEM;
+        }
+        Ok(match notes.remembering {
             Remembering::Never => features,
             _ => features | VhostUserProtocolFeatures::DEVICE_STATE,
         })
@@ -370,7 +376,8 @@ impl VhostUserBackendReqHandlerMut for Server {
     }
 
     fn get_shmem_config(&mut self) -> Result<VhostUserShMemConfig> {
-        Err(NOT_HERE)
+        let window = self.backends.notes().window.ok_or(NOT_HERE)?;
+        Ok(VhostUserShMemConfig::new(1, &[window]))
     }
 
     fn set_log_base(&mut self, _: &VhostUserLog, _: File) -> Result<()> {

@@ -3,11 +3,13 @@
 use std::fs::File;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixDatagram;
+use std::sync::Arc;
 
 use rustix::fs::{MemfdFlags, memfd_create};
 
 use crate::blk::{Access, BlkConfig, Discard, Engine};
 use crate::device::{DeviceId, VirtioDevice};
+use crate::fs::window::{MIN_WINDOW_BYTES, Window};
 use crate::fs::{FsConfig, OnExit};
 use crate::net::{MacAddr, NetConfig, Tap};
 use crate::registry::{DeviceConfig, HostHandles, Position};
@@ -18,6 +20,9 @@ use crate::testing::{MmioDriver, Reads, guest_memory};
 use crate::vsock::{Cid, VsockConfig, VsockHost};
 
 const DISK_BYTES: u64 = 1 << 20;
+
+/// Above all memory that guests have here.
+const WINDOW_ADDRESS: u64 = 1 << 40;
 
 /// Two frames wait on every tap: a header of 12 bytes each, and something after it.
 const FRAMES: [usize; 2] = [72, 1526];
@@ -103,19 +108,6 @@ pub fn subjects() -> Vec<Subject> {
         idle,
         reads: Reads::Exit,
     };
-    let fs = Subject {
-        name: "fs",
-        config: DeviceConfig::Fs(FsConfig {
-            id: DeviceId::new("fs0"),
-            position: Position(3),
-            tag: "conformance".to_owned(),
-            queues: 2,
-            window: None,
-            on_exit: OnExit::Fail,
-        }),
-        idle: 0..0,
-        reads: Reads::Exit,
-    };
     vec![
         blk(
             "blk, writable, io_uring where there is one",
@@ -131,9 +123,26 @@ pub fn subjects() -> Vec<Subject> {
         net("net, one pair of queues", 0..0),
         net("net, three pairs of queues", 2..6),
         rng(),
-        fs,
+        fs("fs", None),
+        fs("fs with a window", Some(MIN_WINDOW_BYTES)),
         vsock(),
     ]
+}
+
+fn fs(name: &'static str, window: Option<u64>) -> Subject {
+    Subject {
+        name,
+        config: DeviceConfig::Fs(FsConfig {
+            id: DeviceId::new("fs0"),
+            position: Position(3),
+            tag: "conformance".to_owned(),
+            queues: 2,
+            window,
+            on_exit: OnExit::Fail,
+        }),
+        idle: 0..0,
+        reads: Reads::Exit,
+    }
 }
 
 fn rng() -> Subject {
@@ -168,7 +177,15 @@ fn handles(subject: &Subject) -> HostHandles {
         DeviceConfig::Blk(blk) => host.add_disk(blk.id.clone(), disk(blk.access)),
         DeviceConfig::Net(net) => host.add_net(net.id.clone(), taps(1 + subject.idle.len() / 2)),
         DeviceConfig::Rng(_) => {}
-        DeviceConfig::Fs(fs) => host.add_fs(fs.id.clone(), Box::new(Backends::new())),
+        DeviceConfig::Fs(fs) => {
+            let backends = Backends::new();
+            if let Some(bytes) = fs.window {
+                backends.set_window(bytes);
+                let window = Window::reserve(bytes, WINDOW_ADDRESS).unwrap();
+                host.add_window(fs.id.clone(), Arc::new(window));
+            }
+            host.add_fs(fs.id.clone(), Box::new(backends));
+        }
         DeviceConfig::Vsock(vsock) => host.add_vsock(vsock.id.clone(), VsockHost::default()),
     }
     host

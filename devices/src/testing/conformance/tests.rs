@@ -16,6 +16,17 @@ fn every_device_passes_every_check() {
     }
 }
 
+#[test]
+fn one_of_the_devices_has_a_window() {
+    let with_window = |subject: &super::Subject| subject.build(None).spec().shared_memory.is_some();
+    let names: Vec<_> = subjects()
+        .into_iter()
+        .filter(with_window)
+        .map(|subject| subject.name)
+        .collect();
+    assert_eq!(names, ["fs with a window"]);
+}
+
 proptest! {
     #[test]
     fn any_register_access_to_any_device_is_survived(

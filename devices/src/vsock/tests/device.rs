@@ -193,3 +193,27 @@ fn packets_that_contradict_themselves_break_the_queue() {
         machine.device.stop().unwrap();
     }
 }
+
+#[test]
+fn data_outside_of_memory_ends_its_connection_and_no_device() {
+    let mut machine = Machine::start(None);
+    let mut lost = machine.open(1000);
+    let mut kept = machine.open(1001);
+    let beyond = 1 << 40;
+    let header = data(1000, b"what is mapped").encode();
+    let head = machine
+        .tx
+        .add(&[Part::Readable(&header), Part::ReadableAt(beyond, 14)]);
+    machine.tx.kick();
+    assert_eq!(machine.tx.wait_used(&machine.irq).unwrap().head, head);
+    let (reset, _) = machine.recv();
+    assert_eq!((Op::of(reset.op), reset.dst_port), (Some(Op::Reset), 1000));
+    assert_eq!(lost.read(&mut [0; 1]).unwrap(), 0, "nothing was sent on");
+
+    let header = data(1001, b"from memory").encode();
+    machine.send(&[&header, b"from memory"]);
+    let mut bytes = [0; 11];
+    kept.read_exact(&mut bytes).unwrap();
+    assert_eq!(&bytes, b"from memory");
+    machine.device.stop().unwrap();
+}
