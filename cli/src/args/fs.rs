@@ -3,8 +3,10 @@
 use std::num::NonZeroUsize;
 use std::os::fd::RawFd;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, ValueEnum};
+use fs_backend::vhost::Poll;
 
 // Arguments of `fs-backend`.
 #[derive(Debug, Args)]
@@ -40,9 +42,10 @@ pub(crate) struct FsBackend {
     /// Request queues, each served by a thread
     #[arg(long, value_name = "N", default_value = "4")]
     pub(crate) threads: NonZeroUsize,
-    /// Look for the next request for so long at most, while the guest asks at once again; 0: never
-    #[arg(long, value_name = "MICROSECONDS", default_value_t = 200, value_parser = clap::value_parser!(u64).range(..=10_000))]
-    pub(crate) poll: u64,
+    /// How long to look for the next request of a guest that asks at once again: `auto`, `off`, or
+    /// microseconds up to 10000
+    #[arg(long, value_name = "TIME", default_value = "auto", value_parser = poll)]
+    pub(crate) poll: Poll,
     /// How the process confines itself
     #[arg(long, value_enum, default_value_t = Sandbox::Namespace)]
     pub(crate) sandbox: Sandbox,
@@ -52,6 +55,18 @@ pub(crate) struct FsBackend {
     /// Show extended attributes of files and directories
     #[arg(long)]
     pub(crate) xattr: bool,
+}
+
+/// Longest time to look for a request, in microseconds.
+const MAX_POLL: u64 = 10_000;
+
+fn poll(text: &str) -> Result<Poll, String> {
+    match (text, text.parse()) {
+        ("auto", _) => Ok(Poll::Auto),
+        ("off", _) => Ok(Poll::For(Duration::ZERO)),
+        (_, Ok(micros @ 0..=MAX_POLL)) => Ok(Poll::For(Duration::from_micros(micros))),
+        _ => Err("expected `auto`, `off`, or microseconds from 0 to 10000".to_owned()),
+    }
 }
 
 /// What a guest may keep.

@@ -1,7 +1,6 @@
 //! `fs-backend`: serves a directory to a guest, read-only.
 
 use std::os::fd::OwnedFd;
-use std::time::Duration;
 
 use fs_backend::sandbox::Sandbox;
 use fs_backend::server::{Cache, Xattr};
@@ -33,7 +32,7 @@ pub(super) fn fs_backend(args: &FsBackend) -> Result<Exit, CommandError> {
         },
         window: args.dax.map(|mib| mib << 20),
         queues: args.threads,
-        poll: Duration::from_micros(args.poll),
+        poll: args.poll,
         sandbox: match args.sandbox {
             args::Sandbox::Namespace => Sandbox::Namespace,
             args::Sandbox::Landlock => Sandbox::Landlock,

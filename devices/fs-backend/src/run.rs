@@ -7,7 +7,6 @@ use std::os::unix::fs::FileTypeExt as _;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use rustix::io::Errno;
 use vhost::vhost_user::{Error as ProtocolError, Listener};
@@ -18,7 +17,7 @@ use crate::inode::{Journal, Saved};
 use crate::sandbox::{self, Sandbox, SandboxError};
 use crate::server::{Cache, Policy, Server, Xattr};
 use crate::share::{Budget, Tree};
-use crate::vhost::Backend;
+use crate::vhost::{Backend, Poll};
 
 /// Where the frontend comes from.
 #[derive(Debug)]
@@ -57,10 +56,9 @@ pub struct Options {
     pub window: Option<u64>,
     /// Request queues, each with a thread.
     pub queues: NonZeroUsize,
-    /// Longest time that a queue is looked at after a request, instead of having it kick for the
-    /// next one; zero never does. It is done on hosts with several processors only, and for a driver
-    /// that asks at once again.
-    pub poll: Duration,
+    /// How long a queue is looked at after a request, instead of having it kick for the next one,
+    /// while its driver asks at once again.
+    pub poll: Poll,
     /// How this process confines itself.
     pub sandbox: Sandbox,
 }
@@ -119,13 +117,8 @@ pub fn run(options: Options) -> Result<(), RunError> {
         server.tree().write_down(journal);
     }
     let memory = GuestMemoryAtomic::new(GuestMemoryMmap::new());
-    let poll = if has_one_processor() {
-        // The guest cannot ask for anything while this process looks whether it has.
-        Duration::ZERO
-    } else {
-        options.poll
-    };
-    let backend = Backend::new(server, options.queues, poll, memory.clone());
+    let limit = options.poll.limit();
+    let backend = Backend::new(server, options.queues, limit, memory.clone());
     let backend = Arc::new(backend);
     let mut daemon = VhostUserDaemon::new("vhost-user".to_owned(), Arc::clone(&backend), memory)
         .map_err(RunError::Daemon)?;
@@ -141,10 +134,6 @@ pub fn run(options: Options) -> Result<(), RunError> {
         )) => Ok(()),
         ended => ended.map_err(RunError::Daemon),
     }
-}
-
-fn has_one_processor() -> bool {
-    rustix::thread::sched_getaffinity(None).is_ok_and(|processors| processors.count() == 1)
 }
 
 fn open_journal() -> std::io::Result<(Journal, Vec<Saved>)> {

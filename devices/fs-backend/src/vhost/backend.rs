@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io;
-use std::num::{NonZeroU32, NonZeroUsize};
+use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -64,21 +64,28 @@ enum Health {
     Broken,
 }
 
+/// What was in a queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Drained {
+    Nothing,
+    Requests,
+}
+
 impl Backend {
     /// A device with a high-priority queue and `queues` for requests, at most 62. A queue is looked
-    /// at for `poll` at most after a request, while its driver asks at once again; zero has it kick
+    /// at for `limit` at most after a request, while its driver asks at once again; zero has it kick
     /// for each.
     pub fn new(
         server: Arc<Server>,
         queues: NonZeroUsize,
-        poll: Duration,
+        limit: Duration,
         memory: GuestMemoryAtomic<GuestMemoryMmap>,
     ) -> Self {
         let queues = queues.get().min(MAX_QUEUES) + 1;
         let progress = || {
             Mutex::new(Progress {
                 health: Health::Sound,
-                pace: Pace::new(poll),
+                pace: Pace::new(limit),
             })
         };
         Self {
@@ -101,8 +108,8 @@ impl Backend {
         loop {
             vring.disable_notification()?;
             let began = Instant::now();
-            if let Some(count) = NonZeroU32::new(self.drain(vring)?)
-                && let Some(until) = pace.served(count, began, Instant::now())
+            if self.drain(vring)? == Drained::Requests
+                && let Some(until) = pace.served(began, Instant::now())
                 && self.look(vring, until)?
             {
                 continue;
@@ -114,9 +121,9 @@ impl Backend {
         }
     }
 
-    /// Serves what is in a queue; returns how many requests.
-    fn drain(&self, vring: &VringMutex) -> Result<u32, QueueError> {
-        let mut count = 0_u32;
+    /// Serves what is in a queue.
+    fn drain(&self, vring: &VringMutex) -> Result<Drained, QueueError> {
+        let mut drained = Drained::Nothing;
         while let Some(chain) = self.take(vring)? {
             let written = serve(&self.server, &chain).unwrap_or_else(|error| {
                 // The chain goes back empty; the rest of the ring may be sound.
@@ -127,9 +134,9 @@ impl Backend {
             if vring.needs_notification()? {
                 vring.signal_used_queue().map_err(QueueError::Signal)?;
             }
-            count = count.saturating_add(1);
+            drained = Drained::Requests;
         }
-        Ok(count)
+        Ok(drained)
     }
 
     /// The next request; none when the queue is empty, or the frontend has stopped it.

@@ -12,4 +12,4 @@ mod tests;
 mod transfer;
 
 pub use self::backend::{Backend, QUEUE_SIZE};
-pub use self::pace::DEFAULT_POLL;
+pub use self::pace::Poll;

@@ -1,6 +1,6 @@
 //! Looking at a queue: for how long, and who ends it.
 
-use std::num::{NonZeroU32, NonZeroUsize};
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread;
@@ -10,8 +10,8 @@ use proptest::prelude::*;
 use vhost_user_backend::{VhostUserBackend as _, VringMutex, VringT as _};
 use vm_memory::{Bytes as _, GuestAddress, GuestMemoryAtomic, GuestMemoryMmap};
 
-use super::Backend;
 use super::pace::Pace;
+use super::{Backend, Poll};
 use crate::server::{Policy, Server};
 use crate::share::{Budget, Share, Tree};
 
@@ -24,47 +24,56 @@ fn micros(count: u64) -> Duration {
     Duration::from_micros(count)
 }
 
-/// Serves `count` requests in `each`, `gap` after the queue was found empty; returns for how long to
-/// look for the next.
-fn round(pace: &mut Pace, clock: &mut Instant, gap: u64, each: u64, count: u32) -> Duration {
+/// Serves requests for ten microseconds, `gap` after the queue was found empty; returns for how long
+/// to look for the next.
+fn round(pace: &mut Pace, clock: &mut Instant, gap: u64) -> Duration {
     let began = *clock + micros(gap);
-    let ended = began + micros(each) * count;
+    let ended = began + micros(10);
     *clock = ended;
-    let until = pace.served(NonZeroU32::new(count).unwrap(), began, ended);
+    let until = pace.served(began, ended);
     until.map_or(Duration::ZERO, |until| until - ended)
 }
 
 #[test]
 fn queue_is_looked_at_once_its_driver_was_quick_and_until_it_is_slow() {
-    let (mut pace, mut now) = (Pace::new(micros(200)), Instant::now());
-    assert_eq!(round(&mut pace, &mut now, 0, 5, 1), Duration::ZERO, "first");
-    assert_eq!(round(&mut pace, &mut now, 40, 5, 1), micros(40));
-    assert_eq!(round(&mut pace, &mut now, 40, 6, 3), micros(48));
-    assert_eq!(round(&mut pace, &mut now, 49, 6, 1), Duration::ZERO, "slow");
-    assert_eq!(round(&mut pace, &mut now, 48, 100, 1), micros(200), "most");
-    assert_eq!(round(&mut pace, &mut now, 200, 5, 1), micros(40));
+    let (mut pace, mut now) = (Pace::new(micros(40)), Instant::now());
+    assert_eq!(round(&mut pace, &mut now, 0), Duration::ZERO, "the first");
+    assert_eq!(round(&mut pace, &mut now, 40), micros(40));
+    assert_eq!(round(&mut pace, &mut now, 0), micros(40));
+    assert_eq!(round(&mut pace, &mut now, 41), Duration::ZERO, "slow");
+    assert_eq!(round(&mut pace, &mut now, 41), Duration::ZERO, "still");
+    assert_eq!(round(&mut pace, &mut now, 39), micros(40));
 }
 
 #[test]
 fn queue_that_shall_not_be_looked_at_is_not() {
     let (mut pace, mut now) = (Pace::new(Duration::ZERO), Instant::now());
     for _ in 0..3 {
-        assert_eq!(round(&mut pace, &mut now, 0, 5, 1), Duration::ZERO);
+        assert_eq!(round(&mut pace, &mut now, 0), Duration::ZERO);
     }
+    assert_eq!(Poll::For(Duration::ZERO).limit(), Duration::ZERO);
+}
+
+#[test]
+fn machine_says_how_long_to_look() {
+    let limit = Poll::Auto.limit();
+    let several = thread::available_parallelism().unwrap() > NonZeroUsize::MIN;
+    let sound = micros(20)..=micros(1000);
+    assert!(!several || sound.contains(&limit), "{limit:?}");
 }
 
 proptest! {
     #[test]
     fn looking_in_vain_takes_no_longer_than_the_limit_and_happens_once(
-        rounds in prop::collection::vec((0_u64..1000, 0_u64..500, 1_u32..20), 1..50),
-        most in 0_u64..300,
+        gaps in prop::collection::vec(0_u64..1000, 1..50),
+        limit in 0_u64..300,
     ) {
-        let (mut pace, mut now) = (Pace::new(micros(most)), Instant::now());
+        let (mut pace, mut now) = (Pace::new(micros(limit)), Instant::now());
         let mut looked = Duration::ZERO;
-        for (gap, each, count) in rounds {
+        for gap in gaps {
             let in_vain = micros(gap) > looked && looked > Duration::ZERO;
-            looked = round(&mut pace, &mut now, gap, each, count);
-            prop_assert!(looked <= micros(most));
+            looked = round(&mut pace, &mut now, gap);
+            prop_assert!(looked <= micros(limit));
             prop_assert!(!(in_vain && looked > Duration::ZERO));
         }
     }
