@@ -42,6 +42,8 @@ pub enum DeviceKind {
     Net = 1,
     /// Block device, §5.2.
     Blk = 2,
+    /// Console, §5.3.
+    Console = 3,
     /// Entropy source, §5.4.
     Rng = 4,
     /// Socket device, §5.10.
@@ -56,6 +58,7 @@ impl DeviceKind {
         match self {
             Self::Net => "virtio-net",
             Self::Blk => "virtio-blk",
+            Self::Console => "virtio-console",
             Self::Rng => "virtio-rng",
             Self::Fs => "virtio-fs",
             Self::Vsock => "virtio-vsock",

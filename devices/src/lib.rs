@@ -8,6 +8,7 @@
 
 pub mod blk;
 pub mod bus;
+pub mod console;
 pub mod credentials;
 pub mod device;
 pub mod disk;

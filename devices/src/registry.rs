@@ -5,6 +5,7 @@ use std::fs::File;
 use std::sync::Arc;
 
 use crate::blk::{Blk, BlkConfig};
+use crate::console::{Console, ConsoleConfig, ConsoleHost};
 use crate::device::{DeviceId, VirtioDevice};
 use crate::disk::RawDisk;
 use crate::fs::window::Window;
@@ -36,6 +37,8 @@ pub enum DeviceConfig {
     Fs(FsConfig),
     /// Stream sockets between guest and host.
     Vsock(VsockConfig),
+    /// A console.
+    Console(ConsoleConfig),
 }
 
 impl DeviceConfig {
@@ -43,7 +46,7 @@ impl DeviceConfig {
     pub fn shares_memory(&self) -> bool {
         match self {
             Self::Fs(_) => true,
-            Self::Blk(_) | Self::Net(_) | Self::Rng(_) | Self::Vsock(_) => false,
+            Self::Blk(_) | Self::Net(_) | Self::Rng(_) | Self::Vsock(_) | Self::Console(_) => false,
         }
     }
 
@@ -55,6 +58,7 @@ impl DeviceConfig {
             Self::Rng(config) => &config.id,
             Self::Fs(config) => &config.id,
             Self::Vsock(config) => &config.id,
+            Self::Console(config) => &config.id,
         }
     }
 
@@ -66,6 +70,7 @@ impl DeviceConfig {
             Self::Rng(config) => config.position,
             Self::Fs(config) => config.position,
             Self::Vsock(config) => config.position,
+            Self::Console(config) => config.position,
         }
     }
 
@@ -91,6 +96,11 @@ impl DeviceConfig {
             Self::Vsock(config) => {
                 Box::new(Vsock::build(config, host.take_vsock(&config.id)?, saved)?)
             }
+            Self::Console(config) => Box::new(Console::build(
+                config,
+                host.take_console(&config.id)?,
+                saved,
+            )?),
         })
     }
 }
@@ -105,6 +115,7 @@ pub struct HostHandles {
     backends: BTreeMap<DeviceId, Box<dyn Connect>>,
     windows: BTreeMap<DeviceId, Arc<Window>>,
     vsocks: BTreeMap<DeviceId, VsockHost>,
+    consoles: BTreeMap<DeviceId, ConsoleHost>,
 }
 
 impl HostHandles {
@@ -131,6 +142,11 @@ impl HostHandles {
     /// Adds the host's side of a socket device.
     pub fn add_vsock(&mut self, id: DeviceId, host: VsockHost) {
         self.vsocks.insert(id, host);
+    }
+
+    /// Adds the host's side of a console.
+    pub fn add_console(&mut self, id: DeviceId, host: ConsoleHost) {
+        self.consoles.insert(id, host);
     }
 
     /// The images of the disks that were built.
@@ -162,6 +178,15 @@ impl HostHandles {
             backend,
             window: self.windows.remove(id),
         })
+    }
+
+    fn take_console(&mut self, id: &DeviceId) -> Result<ConsoleHost, BuildError> {
+        self.consoles
+            .remove(id)
+            .ok_or_else(|| BuildError::NoHandle {
+                id: id.clone(),
+                handle: "side of the host",
+            })
     }
 
     fn take_vsock(&mut self, id: &DeviceId) -> Result<VsockHost, BuildError> {

@@ -38,6 +38,7 @@ mod memory;
 mod mmio_driver;
 mod queue_driver;
 mod short_cuts;
+mod sink;
 mod wake;
 
 pub use fake_irq::FakeInterrupt;
@@ -45,4 +46,5 @@ pub use memory::{GUEST_MEMORY_BYTES, activation, guest_memory};
 pub use mmio_driver::{MmioDriver, Reads};
 pub use queue_driver::{Descriptor, Part, QueueDriver, Used};
 pub use short_cuts::GuestPage;
+pub use sink::Sink;
 pub use wake::{Wake, wait_for};

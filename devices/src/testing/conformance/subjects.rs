@@ -8,6 +8,7 @@ use std::sync::Arc;
 use rustix::fs::{MemfdFlags, memfd_create};
 
 use crate::blk::{Access, BlkConfig, Discard, Engine};
+use crate::console::{ConsoleConfig, ConsoleHost, Input};
 use crate::device::{DeviceId, VirtioDevice};
 use crate::fs::window::{MIN_WINDOW_BYTES, Window};
 use crate::fs::{FsConfig, OnExit};
@@ -16,7 +17,7 @@ use crate::registry::{DeviceConfig, HostHandles, Position};
 use crate::rng::RngConfig;
 use crate::state::StateBlob;
 use crate::testing::backend::Backends;
-use crate::testing::{MmioDriver, Reads, guest_memory};
+use crate::testing::{MmioDriver, Reads, Sink, guest_memory};
 use crate::vsock::{Cid, VsockConfig, VsockHost};
 
 const DISK_BYTES: u64 = 1 << 20;
@@ -126,6 +127,7 @@ pub fn subjects() -> Vec<Subject> {
         fs("fs", None),
         fs("fs with a window", Some(MIN_WINDOW_BYTES)),
         vsock(),
+        console(),
     ]
 }
 
@@ -170,6 +172,18 @@ fn vsock() -> Subject {
     }
 }
 
+fn console() -> Subject {
+    Subject {
+        name: "console",
+        config: DeviceConfig::Console(ConsoleConfig {
+            id: DeviceId::new("console0"),
+            position: Position(5),
+        }),
+        idle: 0..0,
+        reads: Reads::Exit,
+    }
+}
+
 /// What the device needs from the host; each kind says so here.
 fn handles(subject: &Subject) -> HostHandles {
     let mut host = HostHandles::default();
@@ -187,6 +201,13 @@ fn handles(subject: &Subject) -> HostHandles {
             host.add_fs(fs.id.clone(), Box::new(backends));
         }
         DeviceConfig::Vsock(vsock) => host.add_vsock(vsock.id.clone(), VsockHost::default()),
+        DeviceConfig::Console(config) => {
+            let input = Arc::new(Input::new().unwrap());
+            // Something to read, so that the receive queue is looked at.
+            input.enqueue(&[0x55; 4096]);
+            let output = Box::new(Sink::new(usize::MAX));
+            host.add_console(config.id.clone(), ConsoleHost { input, output });
+        }
     }
     host
 }
