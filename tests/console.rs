@@ -1,6 +1,7 @@
 //! Consoles: attaching to a slot that runs, running one on a terminal, and the terminal afterwards.
 
 use anyhow::Result;
+use fixture::exits::UserExits;
 use fixture::terminal::Terminal;
 use fixture::{Lab, TestVm};
 use nix::sys::signal::Signal;
@@ -113,4 +114,58 @@ fn run_brings_its_terminal_back_however_it_ends() -> Result<()> {
     assert_eq!(slot.state()?, "running");
     slot.call(&["stop", "slot1"])?.expect_code(0)?;
     restored(terminal, 0)
+}
+
+/// Bytes of output whose exits are counted.
+const PRINTED: u64 = 16 << 10;
+
+/// How many exits to user space it takes the guest to print.
+fn exits_of_printing(vm: &mut TestVm) -> Result<u64> {
+    vm.guest.run(&format!(
+        "head -c {PRINTED} /dev/zero | tr '\\0' x | fold -w 63 >/run/text"
+    ))?;
+    let exits = UserExits::count()?;
+    let printed = vm.guest.run("cat /run/text")?;
+    let taken = exits.so_far()?;
+    let bytes = printed.bytes().filter(|byte| *byte == b'x').count();
+    assert_eq!(bytes as u64, PRINTED);
+    Ok(taken)
+}
+
+#[test]
+fn virtio_console_takes_over_and_leaves_the_guest_less_often() -> Result<()> {
+    let Some(lab) = Lab::enter()? else {
+        return Ok(());
+    };
+    let slot = lab.slot("[console]\nmode = \"hvc\"\n")?;
+    let mut vm = slot.boot()?;
+    // Without a driver the serial port is the console both ways.
+    assert_eq!(
+        vm.guest.run("tail -n 1 /proc/consoles | cut -c1-5")?,
+        "ttyS0"
+    );
+    let serial = exits_of_printing(&mut vm)?;
+    vm.guest
+        .run("load virtio_console && exec </dev/hvc0 >/dev/hvc0 2>&1; stty -echo")?;
+    assert_eq!(
+        vm.guest.run("head -n 1 /proc/consoles | cut -c1-4")?,
+        "hvc0"
+    );
+    let hvc = exits_of_printing(&mut vm)?;
+    println!("{PRINTED} bytes: {serial} exits by the serial port, {hvc} by the virtio console");
+    assert!(hvc * 16 < serial, "{hvc} and {serial}");
+    for length in [250, 4000] {
+        let text = "x".repeat(length);
+        let counted = vm.guest.number(&format!("t={text}; echo ${{#t}}"))?;
+        assert_eq!(counted, length as u64);
+    }
+    slot.call(&["pause", "slot1"])?.expect_code(0)?;
+    slot.call(&["resume", "slot1"])?.expect_code(0)?;
+    assert_eq!(vm.guest.run("echo $((6 * 7))")?, "42");
+    // The driver goes, and the serial port is the console again.
+    vm.guest
+        .run("exec </dev/ttyS0 >/dev/ttyS0 2>&1; cd /sys/bus/virtio/drivers/virtio_console; echo virtio*[0-9] >unbind; cd /")?;
+    assert_eq!(vm.guest.run("echo back")?, "back");
+    vm.power_off()?;
+    Ok(())
 }

@@ -112,7 +112,7 @@ impl Vm {
     /// behind then.
     pub fn boot(
         config: &VmConfig,
-        host: HostHandles,
+        mut host: HostHandles,
         options: BootOptions,
     ) -> Result<Self, BootError> {
         config.validate()?;
@@ -132,11 +132,13 @@ impl Vm {
         let loading = Loading::start(config, payload, &memory, &phases)?;
         let mut machine = Machine::create(config, memory, options.kvm.vm()?)?;
         phases.stamp(Phase::VmCreated);
+        let input = console::connect(&config.devices, &mut host, &outbox)
+            .map_err(on("connect the console"))?;
         machine.attach_all(&config.devices, host)?;
         let legacy = machine.attach_legacy(outbox.clone(), &events, config.discovery)?;
         machine.write_firmware_tables(config)?;
         phases.stamp(Phase::DevicesAttached);
-        let console = Console::start(outbox, legacy.serial, options.console)
+        let console = Console::start(outbox, (legacy.serial, input), options.console)
             .map_err(on("start the console"))?;
         machine.describe_vcpus(&options.kvm.cpuid()?)?;
         machine.enter_at(&loading.finish()?)?;

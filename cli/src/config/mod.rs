@@ -39,4 +39,4 @@ pub(crate) use share::{Cache, Dax, FsFile, OnBackendExit};
 pub(crate) use slot::{BootFile, DataFile, DiskFile, DiskTuning, LimitFile, NetFile, Setting};
 pub(crate) use snapshot::RunningSnapshotFile;
 pub(crate) use values::{AbsolutePath, ByteSize};
-pub(crate) use words::{Discovery, Engine, Identity, Profile, Registers, Vhost};
+pub(crate) use words::{ConsoleMode, Discovery, Engine, Identity, Profile, Registers, Vhost};

@@ -12,7 +12,7 @@ use super::share::FsFile;
 use super::snapshot::RunningSnapshotFile;
 use super::values::{AbsolutePath, ByteSize, KernelParam, Label, Mac, Serial, SizeMib};
 use super::vsock::VsockFile;
-use super::words::{Discovery, Engine, Identity, Profile, Registers, Vhost};
+use super::words::{ConsoleMode, Discovery, Engine, Identity, Profile, Registers, Vhost};
 
 /// A value that may be set, with its place.
 pub(crate) type Setting<T> = Option<Located<T>>;
@@ -24,7 +24,7 @@ pub(crate) struct SlotFile {
     pub(crate) name: Setting<SlotName>,
     /// `index`: number of the slot, for names that carry none.
     pub(crate) index: Setting<SlotIndex>,
-    /// `[boot]`, `[machine]`, `[data]`: also found in the host file's `[defaults]`.
+    /// `[boot]`, `[machine]`, `[console]`, `[data]`: also found in the host file's `[defaults]`.
     pub(crate) common: Common,
     /// `[[disk]]`
     pub(crate) disks: Vec<DiskFile>,
@@ -50,6 +50,8 @@ pub(crate) struct Common {
     pub(crate) boot: BootFile,
     /// `[machine]`
     pub(crate) machine: MachineFile,
+    /// `[console]`
+    pub(crate) console: ConsoleFile,
     /// `[data]`
     pub(crate) data: DataFile,
 }
@@ -88,6 +90,13 @@ pub(crate) struct MachineFile {
     pub(crate) uuid: Setting<Uuid>,
     /// `registers`
     pub(crate) registers: Setting<Registers>,
+}
+
+/// `[console]`
+#[derive(Debug, Default)]
+pub(crate) struct ConsoleFile {
+    /// `mode`
+    pub(crate) mode: Setting<ConsoleMode>,
 }
 
 /// `[data]`: the slot's writable disk.
@@ -208,6 +217,7 @@ impl Common {
         Self {
             boot: BootFile::read(table.table("boot")),
             machine: MachineFile::read(table.table("machine")),
+            console: ConsoleFile::read(table.table("console")),
             data: DataFile::read(table.table("data")),
         }
     }
@@ -246,6 +256,14 @@ impl MachineFile {
         };
         table.finish();
         file
+    }
+}
+
+impl ConsoleFile {
+    fn read(mut table: Table<'_>) -> Self {
+        let mode = table.get("mode");
+        table.finish();
+        Self { mode }
     }
 }
 

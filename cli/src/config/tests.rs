@@ -193,6 +193,10 @@ fn a_wrong_kind_of_value_says_what_was_expected_and_found() {
             "expected \"fast\" or \"compatible\", found the text \"quick\"",
         ),
         (
+            "console.mode = \"hvc0\"",
+            "expected \"serial\" or \"hvc\", found the text \"hvc0\"; did you mean \"hvc\"?",
+        ),
+        (
             "machine.registers = \"exit\"",
             "expected \"memory\" or \"exits\", found the text \"exit\"; did you mean \"exits\"?",
         ),

@@ -58,6 +58,23 @@ impl FromNode for Registers {
     }
 }
 
+/// What a guest's console is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum ConsoleMode {
+    /// The serial port, which every kernel has from its first message on.
+    #[default]
+    Serial,
+    /// The virtio console, which leaves the guest once for a line instead of twice for a byte.
+    Hvc,
+}
+
+impl FromNode for ConsoleMode {
+    fn from_node(node: &Node) -> Result<Self, String> {
+        word(node, &[("serial", Self::Serial), ("hvc", Self::Hvc)])
+    }
+}
+
 /// What the machine tells the guest's kernel besides what it has to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 #[serde(rename_all = "lowercase")]

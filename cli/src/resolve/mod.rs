@@ -32,10 +32,13 @@ pub(crate) use self::paths::{Paths, SlotPaths};
 pub(crate) use self::ready::{Ready, ReadyWhen};
 pub(crate) use self::shares::{Backend, Share, cache_word};
 pub(crate) use self::vsock::Vsock;
-use crate::config::{ConfigError, HostFile, LoadedSlot, Problem, Registers};
+use crate::config::{ConfigError, ConsoleMode, HostFile, LoadedSlot, Problem, Registers};
 
 /// RAM of a slot that says nothing else.
 const DEFAULT_MEMORY_MIB: u64 = 1024;
+
+/// Position of the virtio console, which only some slots have: the last of the network cards' places.
+pub(crate) const CONSOLE_POSITION: u8 = 11;
 
 /// Position of the entropy source, behind every disk and network card.
 const RNG_POSITION: u8 = 12;
@@ -64,6 +67,8 @@ pub(crate) struct Slot {
     pub(crate) shares: Vec<Share>,
     /// Position of the entropy source.
     pub(crate) rng_position: u8,
+    /// What its console is.
+    pub(crate) console: ConsoleMode,
     /// Its sockets to the host.
     pub(crate) vsock: Option<Vsock>,
     /// When its guest is ready.
@@ -116,6 +121,12 @@ impl Slot {
             nic.queues = nic.queues.for_vcpus(machine.vcpus);
         }
         let mut boot = boot::resolve(host, loaded, (&net, &nics), problems)?;
+        let own = &loaded.file.common.console.mode;
+        let mode = own.as_ref().or(host.defaults.console.mode.as_ref());
+        let console = mode.map_or_else(ConsoleMode::default, |mode| mode.value);
+        if console == ConsoleMode::Hvc {
+            params::console_is_hvc(&mut boot);
+        }
         let disks = disks::resolve(host, loaded, &paths, &boot, problems);
         let shares = shares::resolve(loaded, machine.vcpus, problems);
         let vsock = vsock::resolve(loaded, index);
@@ -135,6 +146,7 @@ impl Slot {
             nics,
             shares,
             rng_position: RNG_POSITION,
+            console,
             ready,
             credentials: credentials::resolve(loaded, vsock.as_ref(), problems),
             vsock,

@@ -6,13 +6,19 @@ use devices::notify::PORT;
 use hostnet::slot::SlotNet;
 use vmm::boot::DefaultParam;
 
-use super::Nic;
 use super::boot::tells_identity;
+use super::{Boot, Nic};
 use crate::config::{Identity, Profile};
+
+/// The serial port as the guest's console.
+const SERIAL: &str = "console=ttyS0";
+
+/// The virtio console as the guest's console.
+const HVC: &str = "console=hvc0";
 
 /// Parameters of a slot whose image does not set them: a console that is there, and a panic that
 /// ends the machine instead of hanging it.
-const DEFAULTS: [&str; 2] = ["console=ttyS0", "panic=-1"];
+const DEFAULTS: [&str; 2] = [SERIAL, "panic=-1"];
 
 /// Set whatever the image says: a reboot is a write to the keyboard controller, which can be told
 /// from a triple fault; images often ask for `reboot=t`, which is one.
@@ -51,6 +57,15 @@ pub(super) fn defaults(profile: Profile) -> Vec<DefaultParam> {
 /// Has the kernel say on the console what it does, for those who wait for one of its messages.
 pub(super) fn keep_messages(defaults: &mut Vec<DefaultParam>) {
     defaults.retain(|default| default.text != QUIET);
+}
+
+/// Has the guest use the virtio console, unless the slot's own parameters name one. It comes after an
+/// image's own, so that it is the one the guest's programs talk to.
+pub(super) fn console_is_hvc(boot: &mut Boot) {
+    boot.defaults.retain(|default| default.text != SERIAL);
+    if !boot.params.iter().any(|param| name(param) == name(HVC)) {
+        boot.params.push(HVC.to_owned());
+    }
 }
 
 /// The slot's parameters, ours first and `given` last, so that what the user says counts last.

@@ -1,6 +1,7 @@
 //! From a [`Slot`] to what the `vmm` and `devices` crates take. The only file that knows both.
 
 use devices::blk::{Access, BlkConfig, Discard, Engine};
+use devices::console::ConsoleConfig;
 use devices::device::DeviceId;
 use devices::fs::{FsConfig, OnExit};
 use devices::net::{Lease, MacAddr, NetConfig};
@@ -13,11 +14,14 @@ use vmm::boot::{BootConfig, BootSource};
 use vmm::config::{Discovery, RegisterReads, VmConfig};
 
 use super::limits::Limit;
-use super::{Backend, Boot, Disk, Nic, Share, Slot, Use, Vsock};
-use crate::config::{self, HostFile, LoadedSlot, Problem};
+use super::{Backend, Boot, CONSOLE_POSITION, Disk, Nic, Share, Slot, Use, Vsock};
+use crate::config::{self, ConsoleMode, HostFile, LoadedSlot, Problem};
 
 /// Name of the entropy source.
 const RNG_ID: &str = "rng0";
+
+/// Name of the virtio console.
+const CONSOLE_ID: &str = "console0";
 
 /// Name of the socket device.
 const VSOCK_ID: &str = "vsock0";
@@ -35,6 +39,11 @@ pub(crate) fn vm_config(slot: &Slot) -> VmConfig {
         position: Position(slot.rng_position),
     });
     let vsock = slot.vsock.iter().filter_map(vsock).map(DeviceConfig::Vsock);
+    let console = ConsoleConfig {
+        id: DeviceId::new(CONSOLE_ID),
+        position: Position(CONSOLE_POSITION),
+    };
+    let console = (slot.console == ConsoleMode::Hvc).then_some(DeviceConfig::Console(console));
     VmConfig {
         name: slot.name.to_string(),
         vcpus: slot.machine.vcpus,
@@ -55,6 +64,7 @@ pub(crate) fn vm_config(slot: &Slot) -> VmConfig {
             .chain(shares)
             .chain([rng])
             .chain(vsock)
+            .chain(console)
             .collect(),
     }
 }

@@ -515,3 +515,26 @@ fn the_kernel_serves_no_card_that_asks_for_more_than_it_can() {
     let auto = resolve("slot1", HOST, "[[net]]\nvhost = \"auto\"\n").unwrap();
     assert_eq!(auto.nics[0].vhost, Vhost::Auto);
 }
+
+#[test]
+fn a_virtio_console_takes_its_place_and_is_what_the_kernel_is_told_of() {
+    let slot = resolve("slot1", HOST, "console.mode = \"hvc\"\n").unwrap();
+    assert_eq!(slot.boot.params.last().unwrap(), "console=hvc0");
+    let named = |text: &str| slot.boot.defaults.iter().any(|param| param.text == text);
+    assert!(!named("console=ttyS0") && named("panic=-1"));
+    let machine = plan::vm_config(&slot);
+    let console = machine.devices.last().unwrap();
+    assert!(matches!(console, DeviceConfig::Console(config) if config.position.0 == 11));
+
+    let preset = format!("{HOST}[defaults.console]\nmode = \"hvc\"\n");
+    let own = "boot.params = [\"console=ttyS0\"]\n";
+    let slot = resolve("slot1", &preset, own).unwrap();
+    assert!(!slot.boot.params.contains(&"console=hvc0".to_owned()));
+    let serial = resolve("slot1", &preset, "console.mode = \"serial\"\n").unwrap();
+    assert_eq!(plan::vm_config(&serial).devices.len(), 5);
+
+    let taken = error(
+        "console.mode = \"hvc\"\n[[net]]\n[[net]]\nposition = 11\ntap = \"t1\"\nmac = \"02:00:00:00:01:01\"\n",
+    );
+    assert!(taken.contains("the virtio console"), "{taken}");
+}

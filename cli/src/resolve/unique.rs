@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use super::{Backend, Slot, Use};
-use crate::config::{LoadedSlot, Located, Problem};
+use super::{Backend, CONSOLE_POSITION, Slot, Use};
+use crate::config::{ConsoleMode, LoadedSlot, Located, Problem};
 
 /// Who holds something already, by what is held.
 #[derive(Debug, Default)]
@@ -144,6 +144,9 @@ fn claims(slot: &Slot) -> Vec<Claim> {
         }
     }
     claims.push(Claim::position("the entropy source", slot.rng_position));
+    if slot.console == ConsoleMode::Hvc {
+        claims.push(Claim::position("the virtio console", CONSOLE_POSITION));
+    }
     if let Some(vsock) = &slot.vsock {
         claims.push(Claim::position("the socket device", vsock.position));
     }

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
@@ -13,6 +14,8 @@ const CAPACITY: usize = 4 << 10;
 #[derive(Debug)]
 pub struct Input {
     state: Mutex<State>,
+    /// Whether a driver serves the device.
+    heard: AtomicBool,
     arrived: EventFd,
     space: EventFd,
 }
@@ -32,6 +35,7 @@ impl Input {
     pub fn new() -> io::Result<Self> {
         Ok(Self {
             state: Mutex::default(),
+            heard: AtomicBool::new(false),
             arrived: EventFd::new(EFD_NONBLOCK)?,
             space: EventFd::new(EFD_NONBLOCK)?,
         })
@@ -53,6 +57,16 @@ impl Input {
     /// Non-blocking.
     pub fn space(&self) -> &EventFd {
         &self.space
+    }
+
+    /// Whether the guest has a driver that takes input. Until it has, a serial port is all that a guest
+    /// listens to.
+    pub fn is_heard(&self) -> bool {
+        self.heard.load(Ordering::Acquire)
+    }
+
+    pub(super) fn set_heard(&self, heard: bool) {
+        self.heard.store(heard, Ordering::Release);
     }
 
     /// Fires when there may be something to take.

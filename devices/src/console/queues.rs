@@ -57,10 +57,9 @@ impl Transmit {
             source,
         };
         self.queue.disable_notification(memory).map_err(ring)?;
+        self.flush(output);
         // One round is bounded by the size of the queue.
         for _ in 0..self.queue.size() {
-            let taken = output.offer(&self.pending);
-            self.pending.drain(..taken.min(self.pending.len()));
             if !self.pending.is_empty() {
                 break;
             }
@@ -69,16 +68,21 @@ impl Transmit {
             };
             let head = chain.head_index();
             self.pending = read(index, chain, memory)?;
+            // Before the driver knows: a guest's last words come before it powers off.
+            self.flush(output);
             self.queue.add_used(memory, head, 0).map_err(ring)?;
         }
-        let taken = output.offer(&self.pending);
-        self.pending.drain(..taken.min(self.pending.len()));
         let more = self.queue.enable_notification(memory).map_err(ring)?;
         let interrupt = self.queue.needs_notification(memory).map_err(ring)?;
         Ok(Served {
             interrupt,
             again: more && self.pending.is_empty(),
         })
+    }
+
+    fn flush(&mut self, output: &mut dyn Output) {
+        let taken = output.offer(&self.pending);
+        self.pending.drain(..taken.min(self.pending.len()));
     }
 }
 

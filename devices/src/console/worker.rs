@@ -42,6 +42,7 @@ impl Ports {
         (memory, interrupt): (Memory, Arc<dyn Interrupt>),
     ) -> Self {
         let (receive, transmit) = queues;
+        host.input.set_heard(true);
         Self {
             receive: Receive::new(receive.index, receive.queue),
             receive_kick: receive.kick,
@@ -61,6 +62,7 @@ impl Ports {
             active(self.receive.index, self.receive.queue, self.receive_kick),
             active(self.transmit.index, self.transmit.queue, self.transmit_kick),
         ];
+        self.host.input.set_heard(false);
         (self.host, self.transmit.pending, queues)
     }
 

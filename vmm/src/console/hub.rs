@@ -4,14 +4,14 @@ use std::collections::{HashMap, VecDeque};
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
-use devices::legacy::serial::SerialPort;
 use event_manager::{EventManager, EventOps, EventSet, Events, MutEventSubscriber, SubscriberOps};
 use vmm_sys_util::eventfd::EventFd;
 
 use super::ConsoleEnds;
 use super::outbox::Outbox;
+use super::port::Port;
 
 /// Output a new client sees first.
 const RING: usize = 64 << 10;
@@ -29,8 +29,8 @@ const FIRST_CLIENT: u32 = 3;
 
 pub(super) struct Hub {
     outbox: Arc<Outbox>,
-    port: Arc<Mutex<SerialPort>>,
-    space: EventFd,
+    port: Arc<dyn Port>,
+    spaces: Vec<EventFd>,
     output: Option<Box<dyn Write + Send>>,
     listener: Option<UnixListener>,
     clients: HashMap<u32, Client>,
@@ -52,21 +52,17 @@ struct Client {
 impl Hub {
     pub(super) fn new(
         outbox: Arc<Outbox>,
-        port: Arc<Mutex<SerialPort>>,
+        port: Arc<dyn Port>,
         ends: ConsoleEnds,
     ) -> io::Result<Self> {
-        let space = port
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .space()
-            .try_clone()?;
+        let spaces = port.spaces()?;
         if let Some(listener) = &ends.listener {
             listener.set_nonblocking(true)?;
         }
         let mut hub = Self {
             outbox,
             port,
-            space,
+            spaces,
             output: ends.output,
             listener: ends.listener,
             clients: HashMap::new(),
@@ -229,17 +225,16 @@ impl Hub {
         if self.input.is_empty() {
             return true;
         }
-        let mut port = self.port.lock().unwrap_or_else(PoisonError::into_inner);
-        let taken = port.enqueue(&self.input).unwrap_or_else(|error| {
-            tracing::debug!(%error, "console input was not accepted");
-            0
-        });
+        let taken = self.port.enqueue(&self.input);
         self.input.drain(..taken.min(self.input.len()));
         self.input.is_empty()
     }
 
     fn room(&mut self) {
-        let _ = self.space.read();
+        for space in &self.spaces {
+            // Nothing to read from the one that has not fired, which does no harm.
+            let _ = space.read();
+        }
         let tokens: Vec<u32> = self.clients.keys().copied().collect();
         for token in tokens {
             self.receive(token);
@@ -259,7 +254,9 @@ fn push_bounded(queue: &mut VecDeque<u8>, bytes: &[u8], capacity: usize) {
 
 impl MutEventSubscriber for Hub {
     fn init(&mut self, ops: &mut EventOps) {
-        let mut fixed = vec![Events::with_data(&self.space, SPACE, EventSet::IN)];
+        let mut fixed: Vec<Events> = (self.spaces.iter())
+            .map(|space| Events::with_data(space, SPACE, EventSet::IN))
+            .collect();
         for wake in self.outbox.wakes() {
             fixed.push(Events::with_data_raw(wake, OUTBOX, EventSet::IN));
         }

@@ -1,12 +1,13 @@
-//! The console of a machine: from the serial port to whoever listens, and back.
+//! The console of a machine: from the serial port, or the virtio console, to whoever listens, and back.
 //!
-//! The port's bytes go into a bounded [`Outbox`] on the vCPU thread; the console thread carries
+//! The port's bytes go into a bounded [`Outbox`]; the console thread carries
 //! them on to this process's output, to a ring that a new listener sees first, and to every
 //! attached client. A listener that does not keep up loses its oldest bytes; only the process's
 //! own output holds the guest up.
 
 mod hub;
 mod outbox;
+mod port;
 mod watch;
 
 use std::io::{self, Write};
@@ -15,13 +16,16 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use devices::console::{ConsoleHost, Input};
 use devices::legacy::serial::SerialPort;
+use devices::registry::{DeviceConfig, HostHandles};
 
 use crate::events::EventSender;
 use crate::phases::Phases;
 use crate::readiness::Board;
 
-pub use outbox::{Outbox, OutboxWriter};
+pub use outbox::{Outbox, OutboxOutput, OutboxWriter};
+use port::{Both, Port};
 use watch::Watch;
 
 /// How long the end of a machine waits for the last output to be taken.
@@ -54,16 +58,43 @@ pub fn outbox(
     Ok(Arc::new(Outbox::new(Watch::new(events, phases, board))?))
 }
 
+/// Connects the virtio console, if the machine has one, to `outbox`. Returns where its input goes.
+///
+/// # Errors
+/// When the host refuses a descriptor.
+pub fn connect(
+    devices: &[DeviceConfig],
+    host: &mut HostHandles,
+    outbox: &Arc<Outbox>,
+) -> io::Result<Option<Arc<Input>>> {
+    let is_console = |device: &&DeviceConfig| matches!(device, DeviceConfig::Console(_));
+    let Some(device) = devices.iter().find(is_console) else {
+        return Ok(None);
+    };
+    let input = Arc::new(Input::new()?);
+    let console = ConsoleHost {
+        input: input.clone(),
+        output: Box::new(OutboxOutput(outbox.clone())),
+    };
+    host.add_console(device.id().clone(), console);
+    Ok(Some(input))
+}
+
 impl Console {
-    /// Starts the console thread between `outbox` and `port`.
+    /// Starts the console thread between `outbox` and the guest's input: `serial`, or `virtio` of a
+    /// machine that has such a console, once a driver serves it.
     ///
     /// # Errors
     /// When the host refuses a thread or a descriptor.
     pub fn start(
         outbox: Arc<Outbox>,
-        port: Arc<Mutex<SerialPort>>,
+        (serial, virtio): (Arc<Mutex<SerialPort>>, Option<Arc<Input>>),
         ends: ConsoleEnds,
     ) -> io::Result<Self> {
+        let port: Arc<dyn Port> = match virtio {
+            Some(virtio) => Arc::new(Both { serial, virtio }),
+            None => serial,
+        };
         let hub = hub::Hub::new(outbox.clone(), port, ends)?;
         let thread = thread::Builder::new()
             .name("console".to_owned())

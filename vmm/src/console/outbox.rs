@@ -1,8 +1,8 @@
 //! Guest output on its way to the console thread.
 
 use std::io::{self, Write};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::event::{EventfdFlags, eventfd};
@@ -10,6 +10,8 @@ use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create,
     timerfd_settime,
 };
+
+use devices::console::Output;
 
 use super::watch::Watch;
 
@@ -26,8 +28,9 @@ const AHEAD: Duration = Duration::from_millis(64);
 /// So many bytes do not wait for more.
 const PLENTY: usize = 4 << 10;
 
-/// A bounded queue of bytes. Filled on a vCPU thread, which blocks while it is full; taken by the
-/// console thread, which is woken once per batch and not once per byte.
+/// A bounded queue of bytes. Filled by the serial port on a vCPU thread, which blocks while it is full, or
+/// by a device that waits for room; taken by the console thread, which is woken once per batch and not
+/// once per byte.
 pub struct Outbox {
     state: Mutex<State>,
     changed: Condvar,
@@ -35,6 +38,8 @@ pub struct Outbox {
     wake: OwnedFd,
     /// Fires when a batch has waited long enough.
     timer: OwnedFd,
+    /// Fires when a device that found no room can have some.
+    room: OwnedFd,
 }
 
 struct State {
@@ -46,6 +51,8 @@ struct State {
     closed: bool,
     /// The console thread is done: bytes are dropped.
     gone: bool,
+    /// A device waits for room.
+    awaited: bool,
 }
 
 /// What the console thread took.
@@ -64,6 +71,7 @@ impl Outbox {
                 due: Instant::now(),
                 closed: false,
                 gone: false,
+                awaited: false,
             }),
             changed: Condvar::new(),
             wake: eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?,
@@ -71,20 +79,34 @@ impl Outbox {
                 TimerfdClockId::Monotonic,
                 TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC,
             )?,
+            room: eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?,
         })
     }
 
     /// Adds output of the guest; waits while the queue is full.
     pub fn push(&self, bytes: &[u8]) {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut state = self
+        let state = self
             .changed
-            .wait_while(state, |state| {
-                state.bytes.len() >= CAPACITY && !state.gone && !state.closed
-            })
+            .wait_while(state, |state| !state.takes_more())
             .unwrap_or_else(PoisonError::into_inner);
+        self.add(state, bytes);
+    }
+
+    /// Adds output of the guest, or nothing while the queue is full. Returns whether it was added.
+    fn offer(&self, bytes: &[u8]) -> bool {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if !state.takes_more() {
+            state.awaited = true;
+            return false;
+        }
+        self.add(state, bytes);
+        true
+    }
+
+    fn add(&self, mut state: MutexGuard<'_, State>, bytes: &[u8]) {
         state.watch.see(bytes);
-        if state.gone || state.closed {
+        if state.gone || state.closed || bytes.is_empty() {
             return;
         }
         let before = state.bytes.len();
@@ -139,15 +161,24 @@ impl Outbox {
             bytes: std::mem::take(&mut state.bytes),
             last: state.closed,
         };
-        self.changed.notify_all();
+        self.give_room(&mut state);
         batch
+    }
+
+    /// Tells those who wait that they need not.
+    fn give_room(&self, state: &mut State) {
+        self.changed.notify_all();
+        if std::mem::take(&mut state.awaited) {
+            // It fails when the counter is full, and then the device's thread is awake already.
+            let _ = rustix::io::write(&self.room, &1_u64.to_ne_bytes());
+        }
     }
 
     /// The console thread is done.
     pub(super) fn leave(&self) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.gone = true;
-        self.changed.notify_all();
+        self.give_room(&mut state);
     }
 
     /// Ends the queue and waits until the console thread has taken the rest and left. Returns
@@ -155,7 +186,7 @@ impl Outbox {
     pub(super) fn close(&self, patience: Duration) -> bool {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.closed = true;
-        self.changed.notify_all();
+        self.give_room(&mut state);
         self.wake_in(Duration::ZERO);
         let (state, _) = self
             .changed
@@ -176,6 +207,26 @@ impl Write for OutboxWriter {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+/// The virtio console's sink.
+pub struct OutboxOutput(pub Arc<Outbox>);
+
+impl Output for OutboxOutput {
+    fn offer(&mut self, bytes: &[u8]) -> usize {
+        if self.0.offer(bytes) { bytes.len() } else { 0 }
+    }
+
+    fn room(&self) -> BorrowedFd<'_> {
+        self.0.room.as_fd()
+    }
+}
+
+impl State {
+    /// Whether output is added, or dropped because nobody takes it any more.
+    fn takes_more(&self) -> bool {
+        self.bytes.len() < CAPACITY || self.gone || self.closed
     }
 }
 
@@ -254,6 +305,21 @@ mod tests {
         outbox.push(&[b' '; PLENTY]);
         assert!(fires(&outbox));
         assert_eq!(outbox.take().bytes.len(), "message".len() + PLENTY);
+    }
+
+    #[test]
+    fn device_that_finds_no_room_is_told_when_there_is_some() {
+        let outbox = outbox();
+        let mut output = OutboxOutput(outbox.clone());
+        let told = || rustix::io::read(&outbox.room, &mut [0; 8]).is_ok();
+        assert_eq!(output.offer(&vec![b'x'; CAPACITY]), CAPACITY);
+        assert!(!told());
+        assert_eq!(output.offer(b"more"), 0);
+        assert_eq!(outbox.take().bytes.len(), CAPACITY);
+        assert!(told());
+        assert_eq!(output.offer(b"more"), 4);
+        outbox.take();
+        assert!(!told(), "nobody waits any more");
     }
 
     #[test]

@@ -132,6 +132,7 @@ fn planned(device: &DeviceConfig) -> PlannedDevice {
             DeviceConfig::Blk(_) => "virtio-blk",
             DeviceConfig::Net(_) => "virtio-net",
             DeviceConfig::Rng(_) => "virtio-rng",
+            DeviceConfig::Console(_) => "virtio-console",
             DeviceConfig::Fs(_) => "virtio-fs",
             DeviceConfig::Vsock(_) => "virtio-vsock",
         },

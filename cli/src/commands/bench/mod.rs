@@ -28,6 +28,7 @@ use self::prepare::Stage;
 use super::{CommandError, Context};
 use crate::args::{self, BenchBoot, BenchCommand};
 use crate::client::Interrupts;
+use crate::config::ConsoleMode;
 use crate::exit::Exit;
 use crate::output::print;
 use crate::resolve::{ReadyWhen, Slot};
@@ -130,14 +131,27 @@ fn peers(args: &BenchBoot, slot: &Slot) -> (Vec<Peer>, Vec<String>) {
             )),
         }
     }
-    if !slot.shares.is_empty() && !peers.is_empty() {
+    if let Some(lacking) = lacking(slot)
+        && !peers.is_empty()
+    {
         let names: Vec<String> = peers.drain(..).map(|peer| peer.name).collect();
         notes.push(format!(
-            "Not compared with {}: the slot has shared directories, which they are not given.",
+            "Not compared with {}: the slot has {lacking}, which they are not given.",
             names.join(", ")
         ));
     }
     (peers, notes)
+}
+
+/// What the slot has and other monitors are not given.
+fn lacking(slot: &Slot) -> Option<&'static str> {
+    if !slot.shares.is_empty() {
+        Some("shared directories")
+    } else if slot.console == ConsoleMode::Hvc {
+        Some("a virtio console")
+    } else {
+        None
+    }
 }
 
 fn plan(args: &BenchBoot, slot: &Slot) -> Plan {

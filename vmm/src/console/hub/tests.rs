@@ -1,8 +1,10 @@
 //! The hub between a real serial port and socket clients.
 
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use devices::bus::BusDevice;
+use devices::legacy::serial::SerialPort;
 
 use super::*;
 use crate::console::outbox::OutboxWriter;
@@ -30,7 +32,7 @@ fn rig(ends: ConsoleEnds) -> Rig {
     let irq = EventFd::new(vmm_sys_util::eventfd::EFD_NONBLOCK).unwrap();
     let writer = Box::new(OutboxWriter(outbox.clone()));
     let port = Arc::new(Mutex::new(SerialPort::new(irq, writer).unwrap()));
-    let console = Console::start(outbox, port.clone(), ends).unwrap();
+    let console = Console::start(outbox, (port.clone(), None), ends).unwrap();
     Rig {
         console,
         port,
