@@ -3,11 +3,14 @@
 use std::fs::{self, File};
 use std::path::PathBuf;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use fixture::share::{digest, kill_process, wait_child};
 use fixture::{Lab, Slot, TestVm};
 
 const MOUNT: &str = "load virtiofs && mount -t virtiofs -o ro share /mnt && cd /mnt";
+
+/// What the second kernel is told besides.
+const AGAIN: &str = "again=1";
 
 /// Bytes of each large file: more of them than the window holds.
 const LARGE: usize = 5 << 20;
@@ -117,6 +120,41 @@ fn large_files_are_mapped_and_read_as_they_are_on_the_host() -> Result<()> {
     // Nothing is unmounted.
     vm.guest.send("reboot -f")?;
     vm.wait()?.expect_code(10)?;
+    Ok(())
+}
+
+#[test]
+fn kernel_that_another_one_starts_has_a_window_of_its_own() -> Result<()> {
+    let Some(lab) = Lab::enter()? else {
+        return Ok(());
+    };
+    let slot = slot(&lab, 64)?;
+    let program = std::env::var_os("SLOTVMM_PROBE_BIN").context("SLOTVMM_PROBE_BIN is not set")?;
+    fs::copy(program, source(&slot).join("probe"))?;
+    let mut vm = slot.boot()?;
+    vm.guest.run(MOUNT)?;
+    vm.guest
+        .run("cat large0 large1 >/dev/null; exec 9<large1")?;
+    ensure!(is_mapped(&vm, "large0")? && is_mapped(&vm, "large1")?);
+    vm.guest
+        .run("mkdir /old && load squashfs && mount -t squashfs -o ro /dev/vda /old")?;
+
+    // Nothing is unmounted, and no device is reset before the next kernel finds it.
+    let start = vm.guest.screen().position();
+    vm.guest
+        .send("k=/old/boot/vmlinuz i=/old/boot/initrd c=$(cat /proc/cmdline)")?;
+    vm.guest
+        .send(&format!("./probe kexec $k $i \"$c {AGAIN}\""))?;
+    vm.guest.screen().see(start, "MINI ready\n")?;
+    vm.guest.attempt(":")?;
+    let cmdline = vm.guest.run("cat /proc/cmdline")?;
+    ensure!(cmdline.contains(AGAIN), "{cmdline}");
+    vm.guest.run(MOUNT)?;
+    ensure!(!is_mapped(&vm, "large1")?, "of the kernel before");
+    expect_files(&mut vm)?;
+    ensure!(is_mapped(&vm, "large7")?, "large7 is not mapped");
+    vm.guest.run("cd / && umount /mnt")?;
+    vm.power_off()?;
     Ok(())
 }
 

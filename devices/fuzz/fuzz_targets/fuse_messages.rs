@@ -17,11 +17,7 @@ libfuzzer_sys::fuzz_target!(|input: &[u8]| {
     let server = &SUBJECT.1;
     match input.split_first() {
         Some((0, rest)) => fuzz::message(server, rest),
-        Some((1, rest)) => {
-            let mut state = b"slotvmFS\x01\0\0\0".to_vec();
-            state.extend_from_slice(rest);
-            fuzz::state(server, &state);
-        }
+        Some((1, rest)) => fuzz::state(server, rest),
         Some((_, rest)) => fuzz::messages(server, rest),
         None => {}
     }

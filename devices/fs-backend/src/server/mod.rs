@@ -27,6 +27,8 @@ mod tests;
 pub use self::cache::Cache;
 pub use self::mapping::{MAPPING_BYTES, MIN_MAPPED_BYTES, Mapper, Part};
 pub use self::message::{MAX_BODY, MAX_READ, Reply, Request};
+#[cfg(any(test, feature = "test-utils"))]
+pub(crate) use self::state::state_header;
 pub use self::state::{MAX_STATE, StateError};
 
 use std::sync::{Mutex, RwLock};

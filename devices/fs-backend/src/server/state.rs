@@ -54,6 +54,11 @@ pub enum StateError {
     Window(#[source] Errno),
 }
 
+/// Magic number and version.
+pub(crate) fn state_header() -> Vec<u8> {
+    [&MAGIC[..], &VERSION.to_le_bytes()].concat()
+}
+
 #[derive(Debug, Serialize, Deserialize)]
 struct StateV2 {
     session: Session,
@@ -75,9 +80,7 @@ impl Server {
             nodes,
             mappings: self.saved_mappings(),
         };
-        let mut bytes = MAGIC.to_vec();
-        bytes.extend_from_slice(&VERSION.to_le_bytes());
-        postcard::to_extend(&state, bytes).map_err(StateError::Encode)
+        postcard::to_extend(&state, state_header()).map_err(StateError::Encode)
     }
 
     /// Goes on with a session that [`Self::save`] wrote down. Requests must not be served

@@ -12,7 +12,9 @@ use zerocopy::FromBytes as _;
 use crate::abi::entry::EntryOut;
 use crate::abi::opcode::{Class, Opcode};
 use crate::abi::{IN_HEADER_LEN, InHeader, ROOT_ID};
-use crate::server::{MAPPING_BYTES, Mapper, Part, Policy, Reply, Request, Server, Xattr};
+use crate::server::{
+    MAPPING_BYTES, Mapper, Part, Policy, Reply, Request, Server, Xattr, state_header,
+};
 use crate::share::{Budget, Share, Tree};
 
 /// A share with one of everything, and a server for it.
@@ -134,12 +136,13 @@ pub fn message(server: &Server, input: &[u8]) {
     }
 }
 
-/// Any bytes as a saved state. What is taken over has to serve.
+/// Any bytes as what follows the beginning of a saved state. What is taken over has to serve.
 ///
 /// # Panics
 /// As [`messages`].
 pub fn state(server: &Server, input: &[u8]) {
-    if server.restore(input).is_ok() {
+    let state = [&state_header(), input].concat();
+    if server.restore(&state).is_ok() {
         messages(server, &[0; 64]);
     }
 }
