@@ -328,7 +328,10 @@ fn remove_empty(dir: &Path) {
     let _ = std::fs::remove_dir(dir);
 }
 
+/// The names in a list, in an order of their own: ZFS has another one each time.
 fn split(list: &str) -> Vec<String> {
     let names = list.split(',').filter(|name| !name.is_empty());
-    names.map(str::to_owned).collect()
+    let mut names: Vec<_> = names.map(str::to_owned).collect();
+    names.sort_unstable();
+    names
 }
