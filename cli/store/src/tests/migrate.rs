@@ -82,13 +82,36 @@ fn slot_that_does_not_come_up_leaves_all_as_it_was() {
         let mut slots = Slots::running(&["slot1"]);
         slots.no_start = Some(name(to));
         let error = fixture.store.migrate(&name("web"), &name(to), &slots);
-        assert!(
-            matches!(error, Err(MigrateError::MovedBack { .. })),
-            "{error:?}"
+        let error = error.unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            format!(
+                "Failed to start {to} with state 'web', so it was moved back: slot1 has it; \
+                 slot1 runs again"
+            )
+        );
+        assert_eq!(
+            std::error::Error::source(&error).unwrap().to_string(),
+            "it does not boot"
         );
         assert_eq!(tree(fixture.dir.path()), before, "to a slot with {had}");
         assert_eq!(slots.now(), ["slot1"]);
     }
+}
+
+#[test]
+fn state_that_no_slot_had_is_nobody_s_again() {
+    let fixture = furnished();
+    let slots = Slots {
+        no_start: Some(name("slot3")),
+        ..Slots::running(&["slot3"])
+    };
+    let error = fixture.store.migrate(&name("db"), &name("slot3"), &slots);
+    assert_eq!(
+        error.unwrap_err().to_string(),
+        "Failed to start slot3 with state 'db', so it was moved back: no slot has it, as before; \
+         slot3 did not start again, `slotvmm logs slot3` says more"
+    );
 }
 
 #[test]

@@ -2,6 +2,7 @@
 //! before.
 
 use std::error::Error;
+use std::fmt;
 use std::path::PathBuf;
 
 use super::assign::{Assigned, Conflict};
@@ -55,12 +56,14 @@ pub enum MigrateError {
         source: ControlError,
     },
     /// The slot did not come up with the state.
-    #[error("Failed to start {slot} with state '{state}', so it was moved back")]
+    #[error("Failed to start {slot} with state '{state}', so it was moved back: {home}")]
     MovedBack {
         /// The slot.
         slot: Name,
         /// The state.
         state: Name,
+        /// Where the state is now.
+        home: Box<Home>,
         /// Why.
         #[source]
         source: ControlError,
@@ -81,6 +84,36 @@ pub enum MigrateError {
         #[source]
         source: ControlError,
     },
+}
+
+/// Where a state is that was moved back, and what became of the slots that ran.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Home {
+    /// The slot that has it, if one does.
+    pub slot: Option<Name>,
+    /// Slots that run again.
+    pub running: Vec<Name>,
+    /// Slots that ran before and did not start again.
+    pub stopped: Vec<Name>,
+}
+
+impl fmt::Display for Home {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.slot {
+            Some(slot) => write!(f, "{slot} has it")?,
+            None => f.write_str("no slot has it, as before")?,
+        }
+        for slot in &self.running {
+            write!(f, "; {slot} runs again")?;
+        }
+        for slot in &self.stopped {
+            write!(
+                f,
+                "; {slot} did not start again, `slotvmm logs {slot}` says more"
+            )?;
+        }
+        Ok(())
+    }
 }
 
 /// What a migration changed.
@@ -174,22 +207,30 @@ impl Migration<'_> {
         Ok(())
     }
 
-    /// Starts what was stopped. What does not start again is for the slot's log to explain: the
-    /// error at hand came first.
-    fn start_again(&self) {
-        for slot in &self.stopped {
-            let _ = self.control.start(slot);
-        }
+    /// Starts what was stopped; returns which of it runs, and which does not. Why not is for the slot's
+    /// log to explain: the error at hand came first.
+    fn start_again(&self) -> (Vec<Name>, Vec<Name>) {
+        let slots = self.stopped.iter().cloned();
+        slots.partition(|slot| self.control.start(slot).is_ok_and(|started| started))
     }
 
     fn go_back(&self, assigned: &Assigned, start: ControlError) -> MigrateError {
         let (slot, state) = (self.slot.clone(), self.state.clone());
         match self.undo(assigned) {
             Ok(()) => {
-                self.start_again();
+                let (running, stopped) = self.start_again();
+                let now = Assignments::read(self.store.layout());
+                let owner = now.and_then(|now| now.owner_of(self.store.layout(), self.state));
+                let home = Box::new(Home {
+                    // It was moved there just now.
+                    slot: owner.unwrap_or_else(|_| assigned.taken_from.clone()),
+                    running,
+                    stopped,
+                });
                 MigrateError::MovedBack {
                     slot,
                     state,
+                    home,
                     source: start,
                 }
             }
