@@ -20,6 +20,7 @@ use benches::guest::Guest;
 use benches::host::{Host, Outcome, Process, Running, Size, number, slotvmm};
 use benches::monitor::find;
 use benches::port::{Port, Rate, Writes};
+use boot_bench::die_with_parent;
 use serde_json::{Value, json};
 
 /// For how long a guest writes undisturbed at least, to compare with.
@@ -201,7 +202,8 @@ impl Qemu {
              -global virtio-mmio.force-legacy=false -smp 1 -m 64 -nodefaults -no-user-config \
              -display none -serial stdio -device virtio-blk-device,drive=disk0";
         let image = host.image();
-        let child = Command::new(program)
+        let mut command = Command::new(program);
+        command
             .args(options.split_whitespace())
             .arg("-drive")
             .arg(format!(
@@ -215,9 +217,8 @@ impl Qemu {
             .args(["-append", &format!("tiny={WORK}")])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()?;
-        let mut process = Process(child);
+            .stderr(Stdio::null());
+        let mut process = Process(die_with_parent(&mut command).spawn()?);
         let reader = process.0.stdout.take().ok_or("no output")?;
         let writer = process.0.stdin.take().ok_or("no input")?;
         let mut port = Port::new(reader, writer);

@@ -10,6 +10,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
+use boot_bench::die_with_parent;
 use tempfile::TempDir;
 
 use crate::guest::{Guest, build_slotvmm};
@@ -158,11 +159,9 @@ impl Host {
         let socket = self.path().join("run/slot1/console.sock");
         // A slot that was killed leaves one.
         let _ = fs::remove_file(&socket);
-        let child = self
-            .command(&["run", "slot1", "--ignore-cpu-check"])
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()?;
+        let mut command = self.command(&["run", "slot1", "--ignore-cpu-check"]);
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        let child = die_with_parent(&mut command).spawn()?;
         let mut process = Process(child);
         while !socket.exists() {
             if let Some(status) = process.0.try_wait()? {

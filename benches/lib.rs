@@ -13,6 +13,7 @@ use tempfile::TempDir;
 pub mod guest;
 pub mod host;
 pub mod monitor;
+pub mod order;
 pub mod port;
 pub mod race;
 pub mod rig;

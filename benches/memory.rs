@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use benches::guest::Guest;
 use benches::monitor::{MEMORY_MIB, Monitor};
+use boot_bench::die_with_parent;
 
 /// What the halting guest writes last: `B` by its first instruction, `H` before it halts.
 const HALTED: u8 = b'H';
@@ -92,12 +93,13 @@ fn check(ours: Option<u64>) -> Result<(), Box<dyn Error>> {
 /// Boots, waits until the guest halts, counts, and ends the monitor.
 fn measure(command: &[OsString]) -> io::Result<Resident> {
     let (program, args) = command.split_first().ok_or(io::ErrorKind::InvalidInput)?;
-    let mut child = Command::new(program)
+    let mut command = Command::new(program);
+    command
         .args(args)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()?;
+        .stderr(Stdio::null());
+    let mut child = die_with_parent(&mut command).spawn()?;
     let found = wait_until_halted(&mut child).and_then(|()| at_rest(child.id()));
     // It would never end by itself.
     child.kill()?;

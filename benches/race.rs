@@ -6,6 +6,7 @@ use std::io::{self, Read};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use boot_bench::die_with_parent;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::guest::MARK;
@@ -37,6 +38,7 @@ pub fn boot(command: &[OsString]) -> io::Result<Boot> {
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::null());
+    die_with_parent(&mut prepared);
     let start = Instant::now();
     let mut child = prepared.spawn()?;
     let first_instruction = watch(&mut child, start);

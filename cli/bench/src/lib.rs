@@ -22,3 +22,5 @@ pub mod series;
 pub mod stats;
 mod sys;
 pub mod together;
+
+pub use sys::die_with_parent;

@@ -11,7 +11,7 @@ use rustix::process::{Signal, set_parent_process_death_signal};
 
 /// Makes the process that `command` starts die with the thread that starts it, so that a killed
 /// benchmark leaves no machine behind.
-pub(crate) fn die_with_parent(command: &mut Command) -> &mut Command {
+pub fn die_with_parent(command: &mut Command) -> &mut Command {
     let ask = || {
         set_parent_process_death_signal(Some(Signal::KILL))?;
         // Whoever makes benchmarks may wait for signals; a monitor is to be ended by them.
@@ -63,4 +63,27 @@ fn duration(time: libc::timeval) -> Duration {
     let seconds = u64::try_from(time.tv_sec).unwrap_or_default();
     let micros = u64::try_from(time.tv_usec).unwrap_or_default();
     Duration::from_secs(seconds).saturating_add(Duration::from_micros(micros))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Stdio;
+    use std::thread;
+
+    use super::*;
+
+    #[test]
+    fn process_dies_with_the_thread_that_started_it() {
+        let started = thread::spawn(|| {
+            let mut command = Command::new("cat");
+            command.stdin(Stdio::piped());
+            die_with_parent(&mut command).spawn().unwrap()
+        });
+        let mut child = started.join().unwrap();
+        // With its input open it would not end by itself, and `wait` would close it.
+        let input = child.stdin.take();
+        let ended = wait4(child).unwrap();
+        drop(input);
+        assert_eq!(ended.status.signal(), Some(libc::SIGKILL));
+    }
 }
