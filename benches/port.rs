@@ -92,7 +92,9 @@ impl Port {
     /// # Errors
     /// As [`Self::report`].
     pub fn rate(&mut self) -> io::Result<Rate> {
-        let (began, first) = (Instant::now(), self.report()?.now);
+        // An answer that comes late is no measure of anything.
+        let first = self.report()?.now;
+        let began = Instant::now();
         let mut last = (began.elapsed(), first);
         while last.0 < CALIBRATION {
             last.1 = self.report()?.now;
