@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, ensure};
 use fixture::disk::{self, Kind, Mounted};
+use fixture::slot::PATIENT;
 use fixture::{Lab, Slot, TestVm};
 use nix::sys::signal::Signal;
 use serde_json::Value;
@@ -19,9 +20,6 @@ const HOST_MIB: u64 = 2048;
 /// guest's kernel can be killed between the first and the last block of the page at a file's end, which
 /// is no fault to it and one to e2fsck.
 const SLOT: &str = "[data]\nsize = 512\n";
-
-/// A loaded machine may halt a guest for longer than is usual.
-const PATIENT: [&str; 2] = ["--pause-limit", "60000"];
 
 /// Appends numbers to a journal. Each is acknowledged once fsync has said that it is on the disk.
 const WRITER: [&str; 5] = [

@@ -7,10 +7,8 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::{Result, ensure};
+use fixture::slot::PATIENT;
 use fixture::{Lab, PATIENCE, Slot, TestVm, disk};
-
-/// A loaded machine may halt a guest for longer than is usual.
-const PATIENT: [&str; 2] = ["--pause-limit", "60000"];
 
 /// Appends to a file of the data disk, and counts beside it what is on the disk.
 const WRITER: [&str; 3] = [

@@ -7,6 +7,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use fixture::disk::{self, Kind, Mounted};
+use fixture::slot::PATIENT;
 use fixture::{Lab, Slot, TestVm};
 use nix::sys::signal::Signal;
 use nix::sys::statvfs::statvfs;
@@ -17,9 +18,6 @@ const HOST_MIB: u64 = 320;
 const DISK_MIB: u64 = 64;
 /// What a snapshot leaves free, and a bit.
 const RESERVE_MIB: u64 = 17;
-
-/// A loaded machine may halt a guest for longer than is usual.
-const PATIENT: [&str; 2] = ["--pause-limit", "60000"];
 
 /// Appends numbers to a file, each acknowledged once it is on the disk, and overwrites another.
 const WRITER: [&str; 4] = [

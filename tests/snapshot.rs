@@ -5,14 +5,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result, bail, ensure};
+use fixture::slot::PATIENT;
 use fixture::{Ended, Lab, Slot, TestVm, disk};
 use nix::sys::signal::Signal;
 
 /// Snapshots of one guest in a row; `SLOTVMM_SNAPSHOTS` says how many instead.
 const SNAPSHOTS: u32 = 6;
-
-/// A loaded machine may halt a guest for longer than is usual.
-const PATIENT: [&str; 2] = ["--pause-limit", "60000"];
 
 /// Appends numbers to a file, each acknowledged once it is on the disk.
 const WRITER: [&str; 3] = [
