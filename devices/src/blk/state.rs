@@ -46,3 +46,20 @@ impl BlkStateV1 {
         Err(StateError::Invalid { kind: KIND, field })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn layout_is_the_one_of_its_version() {
+        let state = BlkStateV1 {
+            capacity_sectors: 5,
+            read_only: true,
+            discard: false,
+        };
+        // Another layout is another version: saved states of this one are still about.
+        let saved = state.save().unwrap();
+        assert_eq!((saved.version, saved.bytes), (1, vec![5, 1, 0]));
+    }
+}

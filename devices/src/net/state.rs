@@ -67,3 +67,20 @@ impl NetStateV1 {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn layout_is_the_one_of_its_version() {
+        let state = NetStateV1 {
+            queue_pairs: 3,
+            active_pairs: 2,
+            offloads: 1,
+        };
+        // Another layout is another version: saved states of this one are still about.
+        let saved = state.encode().unwrap();
+        assert_eq!((saved.version, saved.bytes), (1, vec![3, 2, 1]));
+    }
+}

@@ -197,3 +197,45 @@ impl QueuePosition {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn layout_is_the_one_of_its_version() {
+        let queue = QueueRegisters {
+            size: 9,
+            ready: true,
+            descriptors: 10,
+            available: 11,
+            used: 12,
+        };
+        let state = TransportState {
+            status: 1,
+            interrupt: 2,
+            config_generation: 3,
+            driver_features: 4,
+            device_features_sel: 5,
+            driver_features_sel: 6,
+            queue_sel: 7,
+            shm_sel: 8,
+            queues: vec![queue],
+            running: Some(vec![QueuePosition {
+                index: 13,
+                next_avail: 14,
+                next_used: 15,
+            }]),
+        };
+        // Another layout is another version: saved states of this one are still about.
+        let bytes = postcard::to_stdvec(&state).unwrap();
+        let registers = [1, 9, 1, 10, 11, 12];
+        let expected = [
+            &[1, 2, 3, 4, 5, 6, 7, 8],
+            &registers[..],
+            &[1, 1, 13, 14, 15],
+        ]
+        .concat();
+        assert_eq!((TRANSPORT_STATE_VERSION, bytes), (2, expected));
+    }
+}
