@@ -3,14 +3,14 @@
 
 use std::fmt;
 use std::fs::{File, OpenOptions};
-use std::io::{self, Cursor, ErrorKind, Seek, SeekFrom, Write};
+use std::io::{self, Cursor, ErrorKind, Seek, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 
 use devices::device::Memory;
 use vm_memory::{Bytes, GuestAddress, ReadVolatile};
 
-use super::mapped;
+use super::parallel;
 
 /// A part of a blob and where it goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,20 +31,9 @@ pub(super) enum Blob {
         file: File,
         /// Its length in bytes when it was opened.
         len: u64,
-        /// Whose it is.
-        owner: Owner,
     },
     /// A buffer.
     Memory(Vec<u8>),
-}
-
-/// Who may change a file while it is read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Owner {
-    /// Nobody: it lies in the cache.
-    Cache,
-    /// Its user.
-    User,
 }
 
 impl fmt::Debug for Blob {
@@ -65,11 +54,11 @@ impl Blob {
             .read(true)
             .custom_flags(nonblock.cast_signed())
             .open(path)?;
-        Self::from_file(file, Owner::User)
+        Self::from_file(file)
     }
 
     /// Takes an open regular file.
-    pub(super) fn from_file(file: File, owner: Owner) -> io::Result<Self> {
+    pub(super) fn from_file(file: File) -> io::Result<Self> {
         let meta = file.metadata()?;
         if meta.is_dir() {
             return Err(ErrorKind::IsADirectory.into());
@@ -83,7 +72,6 @@ impl Blob {
         Ok(Self::File {
             file,
             len: meta.len(),
-            owner,
         })
     }
 
@@ -142,25 +130,13 @@ impl Blob {
     /// Copies parts to guest memory, without a buffer in between.
     pub(super) fn copy_to_guest(&self, parts: &[Part], memory: &Memory) -> io::Result<()> {
         match self {
-            Self::File {
-                file,
-                owner: Owner::Cache,
-                ..
-            } if mapped::copy_parts(file, parts, memory).is_ok() => Ok(()),
-            Self::File { file, .. } => copy_parts(file, parts, memory),
+            Self::File { file, .. } => parallel::copy_parts(file, parts, memory),
             Self::Memory(bytes) => parts.iter().try_for_each(|part| {
                 let mut source = Cursor::new(range(bytes, part.offset, part.length)?);
                 copy_part(&mut source, part, memory)
             }),
         }
     }
-}
-
-fn copy_parts(mut file: &File, parts: &[Part], memory: &Memory) -> io::Result<()> {
-    parts.iter().try_for_each(|part| {
-        file.seek(SeekFrom::Start(part.offset))?;
-        copy_part(&mut file, part, memory)
-    })
 }
 
 fn copy_part(source: &mut impl ReadVolatile, part: &Part, memory: &Memory) -> io::Result<()> {

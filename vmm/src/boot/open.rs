@@ -6,7 +6,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::blob::{Blob, Owner};
+use super::blob::Blob;
 use super::bootstrap::{self, Found, Member};
 use super::cache::{Cache, Facts, Fill, Lookup};
 use super::error::OpenError;
@@ -158,7 +158,7 @@ fn store_all(
     fill.record(key, (&prepared.kernel, &kernel), named, facts)?;
     let initrd = match initrd {
         Some((member, stored)) => {
-            let blob = Blob::from_file(stored.into_file(), Owner::Cache)?;
+            let blob = Blob::from_file(stored.into_file())?;
             Some(Initrd::from_blob(&member.path, blob).map_err(io::Error::other)?)
         }
         None => None,
@@ -304,7 +304,7 @@ impl Prepared {
 
     /// The same kernel, read from `file`; its bytes in memory are dropped.
     fn into_file_backed(self, file: File) -> Kernel {
-        match Blob::from_file(file, Owner::Cache) {
+        match Blob::from_file(file) {
             Ok(blob) => Kernel {
                 blob,
                 ..self.kernel

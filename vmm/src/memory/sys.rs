@@ -13,7 +13,7 @@ use vm_memory::MmapRegion;
 /// What the host says, or `InvalidInput` for advice of another kind, or from behind the end.
 pub(crate) fn advise(mapping: &MmapRegion, from: usize, advice: Advice) -> io::Result<()> {
     match advice {
-        Advice::LinuxHugepage | Advice::LinuxDontDump | Advice::LinuxPopulateRead => {}
+        Advice::LinuxHugepage | Advice::LinuxDontDump => {}
         _ => return Err(io::ErrorKind::InvalidInput.into()),
     }
     let length = mapping.size().checked_sub(from);

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use sha2::{Digest, Sha256};
 
-use super::super::blob::{Blob, Owner};
+use super::super::blob::Blob;
 use super::super::identity::{Identity, Key, hex};
 use super::super::initrd::Initrd;
 use super::super::kernel::Kernel;
@@ -79,7 +79,7 @@ impl Cache {
             if how == Trust::Verified {
                 trust = how;
             }
-            blobs.push(Blob::from_file(file, Owner::Cache).map_err(|error| error.to_string())?);
+            blobs.push(Blob::from_file(file).map_err(|error| error.to_string())?);
         }
         let mut blobs = blobs.into_iter();
         let kernel = kernel(&record.kernel, blobs.next())?;
