@@ -82,7 +82,8 @@ fn systemd_guest_takes_its_address_from_kernel_parameters() -> Result<()> {
 
 #[test]
 fn systemd_guest_takes_its_address_from_dhcp() -> Result<()> {
-    let Some(lab) = Lab::enter()? else {
+    let covered = "net_dhcp has guests that do DHCP, and the other test a systemd that moves";
+    let Some(lab) = Lab::enter_for_long(covered)? else {
         return Ok(());
     };
     let slot = lab.slot("")?;

@@ -47,7 +47,7 @@ fn expect_tree(vm: &mut TestVm, slot: &Slot) -> Result<()> {
 /// Files of the large tree; `LAB_TREE_FILES` says otherwise.
 fn large_tree() -> usize {
     let set = std::env::var("LAB_TREE_FILES").ok();
-    set.and_then(|set| set.parse().ok()).unwrap_or(2000)
+    set.and_then(|set| set.parse().ok()).unwrap_or(1000)
 }
 
 /// Boots with few descriptors, as a unit without `LimitNOFILE=` has them, and no way to more.
