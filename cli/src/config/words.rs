@@ -65,7 +65,7 @@ pub(crate) enum ConsoleMode {
     /// The serial port, which every kernel has from its first message on.
     #[default]
     Serial,
-    /// The virtio console, which leaves the guest once for a line instead of twice for a byte.
+    /// The virtio console, which takes many bytes at a time.
     Hvc,
 }
 

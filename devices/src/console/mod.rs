@@ -1,6 +1,6 @@
 //! The console (virtio 1.2 §5.3): one port with a receive and a transmit queue.
 //!
-//! A guest writes a line in one go, where a serial port takes a byte at a time and asks for its state
+//! A guest hands over many bytes at a time, where a serial port takes one and is asked for its state
 //! before each. No features of its own: no size, no further ports, no emergency write.
 
 mod config;
