@@ -35,7 +35,7 @@ pub(crate) use net::{
 pub(crate) use problem::{Located, Location, Problem};
 pub(crate) use reader::Ranged;
 pub(crate) use ready::{Goal, When};
-pub(crate) use share::{Cache, Dax, FsFile, OnBackendExit};
+pub(crate) use share::{Cache, Dax, FsFile, OnBackendExit, Poll};
 pub(crate) use slot::{BootFile, DataFile, DiskFile, DiskTuning, LimitFile, NetFile, Setting};
 pub(crate) use snapshot::RunningSnapshotFile;
 pub(crate) use values::{AbsolutePath, ByteSize};

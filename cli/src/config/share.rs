@@ -24,6 +24,8 @@ pub(crate) struct FsFile {
     pub(crate) cache: Setting<Cache>,
     /// `dax`
     pub(crate) dax: Setting<Dax>,
+    /// `poll`
+    pub(crate) poll: Setting<Poll>,
     /// `queues`
     pub(crate) queues: Setting<Ranged<1, 16>>,
     /// `on_backend_exit`
@@ -42,6 +44,7 @@ impl FsFile {
             readonly: table.get("readonly"),
             cache: table.get("cache"),
             dax: table.get("dax"),
+            poll: table.get("poll"),
             queues: table.get("queues"),
             on_backend_exit: table.get("on_backend_exit"),
             position: table.get("position"),
@@ -114,6 +117,26 @@ impl FromNode for Dax {
                 mib @ 16..=16_384 if mib % 2 == 0 => Ok(Self::Window(mib)),
                 _ => Err(expected(wanted, &node.value)),
             },
+        }
+    }
+}
+
+/// How long the backend looks for the guest's next request before it waits for one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Poll {
+    /// As long as suits the host.
+    #[default]
+    Auto,
+    /// So many microseconds, up to 10,000; 0 never looks.
+    Micros(u64),
+}
+
+impl FromNode for Poll {
+    fn from_node(node: &Node) -> Result<Self, String> {
+        match &node.value {
+            Value::Integer(micros @ 0..=10_000) => Ok(Self::Micros(micros.unsigned_abs())),
+            Value::Integer(_) => Err(expected("0 to 10000 microseconds", &node.value)),
+            _ => word(node, &[("auto", Self::Auto), ("off", Self::Micros(0))]),
         }
     }
 }

@@ -99,6 +99,27 @@ fn windows_of_shares_have_sizes_of_whole_mappings() {
 }
 
 #[test]
+fn shares_are_looked_at_for_microseconds_or_a_word() {
+    for poll in ["false", "-1", "10001", "\"soon\"", "[]"] {
+        let share = format!("[[fs]]\ntag = \"a\"\nsource = \"/a\"\npoll = {poll}\n");
+        let error = toml_error(&share);
+        assert!(
+            error.starts_with("slot1.toml:4:8: `fs[0].poll`: expected"),
+            "{error}"
+        );
+    }
+    for (poll, expected) in [
+        ("\"auto\"", Poll::Auto),
+        ("\"off\"", Poll::Micros(0)),
+        ("10000", Poll::Micros(10_000)),
+    ] {
+        let share = format!("[[fs]]\ntag = \"a\"\nsource = \"/a\"\npoll = {poll}\n");
+        let file = read("toml", &share).unwrap();
+        assert_eq!(file.shares[0].poll.as_ref().unwrap().value, expected);
+    }
+}
+
+#[test]
 fn an_unknown_key_is_placed_and_the_nearest_name_offered() {
     assert_eq!(
         toml_error("[machine]\n  memry = 1\n"),

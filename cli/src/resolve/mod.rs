@@ -30,7 +30,7 @@ pub(crate) use self::network::Network;
 pub(crate) use self::nics::{Nic, Queues};
 pub(crate) use self::paths::{Paths, SlotPaths};
 pub(crate) use self::ready::{Ready, ReadyWhen};
-pub(crate) use self::shares::{Backend, Share, cache_word};
+pub(crate) use self::shares::{Backend, Share, cache_word, poll_word};
 pub(crate) use self::vsock::Vsock;
 use crate::config::{ConfigError, ConsoleMode, HostFile, LoadedSlot, Problem, Registers};
 

@@ -1,10 +1,11 @@
 //! The directories that a slot shares with its guest.
 
+use std::borrow::Cow;
 use std::path::PathBuf;
 
 use serde::{Serialize, Serializer};
 
-use crate::config::{Cache, Dax, FsFile, LoadedSlot, Located, OnBackendExit, Problem};
+use crate::config::{Cache, Dax, FsFile, LoadedSlot, Located, OnBackendExit, Poll, Problem};
 
 /// Positions that the first shares have when they do not say: behind everything else.
 const POSITIONS: [u8; 2] = [14, 15];
@@ -44,6 +45,9 @@ pub(crate) enum Backend {
         cache: Cache,
         /// Size of the window in which the guest has files mapped, in MiB.
         dax_mib: Option<u64>,
+        /// How long the backend looks for the next request.
+        #[serde(serialize_with = "poll_name")]
+        poll: Poll,
     },
     /// Somebody else's, such as virtiofsd.
     External {
@@ -61,6 +65,19 @@ fn exit_name<S: Serializer>(exit: &OnBackendExit, serializer: S) -> Result<S::Ok
 
 fn cache_name<S: Serializer>(cache: &Cache, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(cache_word(*cache))
+}
+
+fn poll_name<S: Serializer>(poll: &Poll, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&poll_word(*poll))
+}
+
+/// How the backend's command line calls it.
+pub(crate) fn poll_word(poll: Poll) -> Cow<'static, str> {
+    match poll {
+        Poll::Auto => "auto".into(),
+        Poll::Micros(0) => "off".into(),
+        Poll::Micros(micros) => micros.to_string().into(),
+    }
 }
 
 /// How a configuration and the backend's command line call it.
@@ -130,10 +147,16 @@ fn backend(file: &FsFile, problems: &mut Vec<Problem>) -> Option<Backend> {
                     .map(|cache| cache.value)
                     .unwrap_or_default(),
                 dax_mib: window(file, problems),
+                poll: file
+                    .poll
+                    .as_ref()
+                    .map(|poll| poll.value)
+                    .unwrap_or_default(),
             })
         }
         (None, Some(socket)) => {
             not_ours(file.cache.as_ref(), problems);
+            not_ours(file.poll.as_ref(), problems);
             if let Some(dax) = file.dax.as_ref().filter(|dax| dax.value != Dax::Off) {
                 problems.push(dax.problem(
                     "only the built-in backend has files mapped for a guest; remove the key, or \
@@ -189,7 +212,7 @@ fn not_ours<T>(set: Option<&Located<T>>, problems: &mut Vec<Problem>) {
     problems.extend(set.map(|set| {
         set.problem(
             "whoever starts the backend behind `socket` decides that; remove the key, and give \
-             virtiofsd `--readonly` or `--cache`",
+             another backend its own options, as virtiofsd `--readonly` and `--cache`",
         )
     }));
 }

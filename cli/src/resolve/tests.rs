@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use devices::registry::DeviceConfig;
 
 use super::*;
-use crate::config::{Cache, ConfigDir, OnBackendExit, Vhost};
+use crate::config::{Cache, ConfigDir, OnBackendExit, Poll, Vhost};
 
 /// Resolves slot `name` from the given host file and slot file.
 pub(super) fn resolve(name: &str, host: &str, slot: &str) -> Result<Slot, String> {
@@ -324,7 +324,7 @@ fn a_share_is_served_by_ourselves_and_read_only() {
     assert_eq!(share.on_backend_exit, OnBackendExit::Restart);
     assert!(matches!(
         &share.backend,
-        Backend::BuiltIn { source, cache: Cache::Always, dax_mib: None }
+        Backend::BuiltIn { source, cache: Cache::Always, dax_mib: None, poll: Poll::Auto }
             if source == Path::new("/nix/store")
     ));
 }

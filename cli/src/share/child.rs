@@ -19,8 +19,8 @@ use fs_backend::SpawnError;
 use nix::sys::signal::{SigSet, SigmaskHow};
 use rustix::fs::{MemfdFlags, memfd_create};
 
-use crate::config::Cache;
-use crate::resolve::cache_word;
+use crate::config::{Cache, Poll};
+use crate::resolve::{cache_word, poll_word};
 
 /// The running program, whatever has become of its file since.
 const OURSELVES: &str = "/proc/self/exe";
@@ -36,6 +36,8 @@ pub(super) struct Served {
     pub(super) cache: Cache,
     /// Size of the guest's window, in MiB.
     pub(super) dax_mib: Option<u64>,
+    /// How long to look for the next request.
+    pub(super) poll: Poll,
     /// Request queues.
     pub(super) queues: u16,
     /// A directory of ours, in which the socket has a name for a moment.
@@ -120,6 +122,8 @@ fn arguments(served: &Served) -> Vec<OsString> {
         cache_word(served.cache).into(),
         "--threads".into(),
         served.queues.to_string().into(),
+        "--poll".into(),
+        poll_word(served.poll).into_owned().into(),
     ];
     if let Some(mib) = served.dax_mib {
         arguments.extend(["--dax".into(), mib.to_string().into()]);

@@ -60,6 +60,7 @@ pub(crate) fn open(share: &Share, place: &Path) -> Result<Box<dyn Connect>, Shar
             source,
             cache,
             dax_mib,
+            poll,
         } => {
             std::fs::read_dir(source).map_err(|error| ShareError::Source {
                 tag: tag(),
@@ -71,6 +72,7 @@ pub(crate) fn open(share: &Share, place: &Path) -> Result<Box<dyn Connect>, Shar
                 source: source.clone(),
                 cache: *cache,
                 dax_mib: *dax_mib,
+                poll: *poll,
                 queues: share.queues,
                 place: place.to_owned(),
             };

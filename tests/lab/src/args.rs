@@ -193,6 +193,9 @@ pub struct SharesCommand {
     /// Also with a window (`dax`) of this size, in MiB.
     #[arg(long, value_name = "MIB")]
     pub dax: Option<u64>,
+    /// Also with a line in the slot's file for the share, such as `quiet=poll = "off"`; may be given again.
+    #[arg(long, value_name = "NAME=LINE")]
+    pub with: Vec<String>,
     /// Another build of slotvmm to compare with, as NAME=PATH.
     #[arg(long, value_name = "NAME=PATH")]
     pub beside: Vec<String>,

@@ -47,6 +47,9 @@ pub fn shares(args: &SharesCommand) -> Result<u8> {
     if let Some(mib) = args.dax {
         command.extend(["--dax".into(), mib.to_string().into()]);
     }
+    for with in &args.with {
+        command.extend(["--with".into(), with.into()]);
+    }
     for beside in &args.beside {
         command.extend(["--beside".into(), beside.into()]);
     }
@@ -76,10 +79,12 @@ pub fn shares(args: &SharesCommand) -> Result<u8> {
 fn again(args: &SharesCommand) -> String {
     let (runs, files, large) = (args.runs, args.files, args.large);
     let window = args.dax.map(|mib| format!(" --dax {mib}"));
+    let with = args.with.iter().map(|with| format!(" --with '{with}'"));
     format!(
-        "cargo lab shares --runs {runs} --files {files} --large {large} --cpus {}{}",
+        "cargo lab shares --runs {runs} --files {files} --large {large} --cpus {}{}{}",
         args.cpus,
-        window.unwrap_or_default()
+        window.unwrap_or_default(),
+        with.collect::<String>()
     )
 }
 

@@ -19,5 +19,5 @@ pub use demo::{DemoArgs, demo};
 pub use matrix::{Boot, Case, MatrixArgs, Outcome, matrix};
 pub use measure::{MeasureArgs, Sample, measure};
 pub use monitors::{Peer, Variant};
-pub use shares::{Contender, Reading, SharesArgs, shares};
+pub use shares::{Contender, Reading, SharesArgs, With, shares};
 pub use throughput::{ThroughputArgs, Transfer, throughput};

@@ -23,6 +23,27 @@ const SCRIPT: &str = "load virtio_pci; load virtiofs; mkdir -p /tmp; \
 /// Time for a backend to listen.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Lines for the share of another guest, as `NAME=LINES`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct With {
+    name: String,
+    lines: String,
+}
+
+impl FromStr for With {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (name, lines) = text
+            .split_once('=')
+            .ok_or("expected NAME=LINE, such as `quiet=poll = \"off\"`")?;
+        Ok(Self {
+            name: name.to_owned(),
+            lines: lines.to_owned(),
+        })
+    }
+}
+
 /// A backend and its monitor.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Contender {
@@ -35,8 +56,8 @@ enum Kind {
     /// A build of slotvmm, with its own backend.
     Slotvmm {
         program: PathBuf,
-        /// Size of the share's window, in MiB; none has no window.
-        dax: Option<u64>,
+        /// Lines for the share in the slot's file.
+        lines: String,
     },
     /// QEMU and virtiofsd, as the lab has them.
     Virtiofsd,
@@ -53,7 +74,7 @@ impl FromStr for Contender {
             name: name.to_owned(),
             kind: Kind::Slotvmm {
                 program: path.into(),
-                dax: None,
+                lines: String::new(),
             },
         })
     }
@@ -95,24 +116,33 @@ pub(super) struct Running {
 }
 
 impl Contender {
-    /// Everyone: the build in `program`, the same with a window of `dax` MiB, others `beside` it, and
-    /// the peer.
-    pub(super) fn all(program: &Path, dax: Option<u64>, beside: &[Self]) -> Vec<Self> {
-        let ours = |name: &str, dax| Self {
+    /// Everyone: the build in `program`, the same with a window of `dax` MiB and with the lines of each
+    /// of `with`, others `beside` it, and the peer.
+    pub(super) fn all(
+        program: &Path,
+        dax: Option<u64>,
+        with: &[With],
+        beside: &[Self],
+    ) -> Vec<Self> {
+        let ours = |name: &str, lines: &str| Self {
             name: name.to_owned(),
             kind: Kind::Slotvmm {
                 program: program.to_owned(),
-                dax,
+                lines: lines.to_owned(),
             },
         };
-        let mapping = dax.map(|mib| ours("slotvmm, dax", Some(mib)));
+        let mapping = dax.map(|mib| ours("slotvmm, dax", &format!("dax = {mib}")));
+        let with = with
+            .iter()
+            .map(|with| ours(&format!("slotvmm, {}", with.name), &with.lines));
         let peer = Self {
             name: "qemu+virtiofsd".to_owned(),
             kind: Kind::Virtiofsd,
         };
-        [ours("slotvmm", None)]
+        [ours("slotvmm", "")]
             .into_iter()
             .chain(mapping)
+            .chain(with)
             .chain(beside.to_vec())
             .chain([peer])
             .collect()
@@ -130,8 +160,8 @@ impl Contender {
     /// What to start for a guest in `place`.
     pub(super) fn prepare(&self, place: &Place) -> Result<Running> {
         match &self.kind {
-            Kind::Slotvmm { program, dax } => Ok(Running {
-                monitor: slotvmm(program, place, (&self.name, *dax))?,
+            Kind::Slotvmm { program, lines } => Ok(Running {
+                monitor: slotvmm(program, place, (&self.name, lines))?,
                 backend: None,
             }),
             Kind::Virtiofsd => {
@@ -154,9 +184,8 @@ fn parameters() -> Vec<String> {
     words
 }
 
-fn slotvmm(program: &Path, place: &Place, named: (&str, Option<u64>)) -> Result<Command> {
-    let (name, dax) = named;
-    let dax = dax.map_or(String::new(), |mib| format!("dax = {mib}\n"));
+fn slotvmm(program: &Path, place: &Place, named: (&str, &str)) -> Result<Command> {
+    let (name, lines) = named;
     let config = place.dir.join(format!("{name}.d"));
     fs::create_dir_all(config.join("slots"))?;
     let host = ["state", "run", "cache"].map(|kind| {
@@ -166,7 +195,7 @@ fn slotvmm(program: &Path, place: &Place, named: (&str, Option<u64>)) -> Result<
     fs::write(config.join("host.toml"), host.concat())?;
     let slot = format!(
         "net = []\n[data]\nenabled = false\n[machine]\nmemory = {MEMORY_MIB}\nvcpus = 1\n[boot]\n\
-         kernel = {:?}\ninitrd = {:?}\nparams = {:?}\n[[fs]]\ntag = \"share\"\nsource = {:?}\n{dax}",
+         kernel = {:?}\ninitrd = {:?}\nparams = {:?}\n[[fs]]\ntag = \"share\"\nsource = {:?}\n{lines}\n",
         place.kernel.join("vmlinux"),
         place.kernel.join("initrd"),
         parameters(),

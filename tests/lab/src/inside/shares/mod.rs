@@ -17,7 +17,7 @@ use anyhow::{Context, Result, ensure};
 use clap::Args;
 use serde::{Deserialize, Serialize};
 
-pub use self::contender::Contender;
+pub use self::contender::{Contender, With};
 use self::contender::{Place, Running};
 use self::footprint::Footprint;
 use crate::sys;
@@ -46,6 +46,9 @@ pub struct SharesArgs {
     /// Size of a window, in MiB, for another guest of slotvmm's.
     #[arg(long)]
     pub dax: Option<u64>,
+    /// Lines for the share of another guest of slotvmm's, as NAME=LINES.
+    #[arg(long = "with")]
+    pub with: Vec<With>,
     /// Another build of slotvmm, as NAME=PATH.
     #[arg(long = "beside")]
     pub beside: Vec<Contender>,
@@ -72,7 +75,7 @@ pub fn shares(args: &SharesArgs) -> Result<u8> {
     tree::plant(&shared, args.files, args.large)?;
     tree::add_programs(&shared, &args.probe)?;
     let place = Place::prepare(dir.path(), &shared, &args.kernel)?;
-    let contenders = Contender::all(&args.program, args.dax, &args.beside);
+    let contenders = Contender::all(&args.program, args.dax, &args.with, &args.beside);
     for round in 1..=args.runs {
         for contender in &contenders {
             eprintln!("{round}/{}: {}", args.runs, contender.name());
