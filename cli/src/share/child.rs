@@ -138,3 +138,25 @@ fn wait(tag: &str, mut child: Child) {
         Err(error) => tracing::error!(share = tag, %error, "the backend of a share is not watched"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_backend_is_told_what_the_slots_file_says() {
+        let served = Served {
+            tag: "ro-store".to_owned(),
+            source: "/nix/store".into(),
+            cache: Cache::Auto,
+            dax_mib: Some(64),
+            poll: Poll::Micros(200),
+            queues: 2,
+            place: "/run".into(),
+        };
+        let options = "--source /nix/store --cache auto --threads 2 --poll 200 --dax 64";
+        let told = arguments(&served);
+        let options: Vec<OsString> = options.split(' ').map(Into::into).collect();
+        assert!(told.ends_with(&options), "{told:?}");
+    }
+}
