@@ -1,5 +1,6 @@
 //! The project's one test command: steps, and a tally of what passed.
 
+mod abreast;
 mod links;
 mod nix;
 mod place;

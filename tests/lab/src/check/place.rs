@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -11,7 +12,7 @@ use super::programs::TestProgram;
 use crate::cache::Cache;
 use crate::commands::workspace::{self, GUEST_VARIABLE, PROBE_VARIABLE};
 use crate::guest::{IMAGES_VARIABLE, Images};
-use crate::host::{Host, Job, Limits};
+use crate::host::{Host, Job, Limits, Mode, Terminal};
 use crate::progress::heading;
 use crate::tools::Tools;
 use crate::zfs::Zfs;
@@ -21,6 +22,20 @@ const PROGRAM_SECONDS: u64 = 1200;
 
 /// The variable that says otherwise.
 const SECONDS_VARIABLE: &str = "LAB_TEST_SECONDS";
+
+/// Memory of an emulated host, in MiB.
+const MEMORY_MIB: u32 = 8192;
+
+/// What a test program did.
+#[derive(Debug)]
+pub(super) struct Ran {
+    /// Its standard output.
+    pub(super) printed: String,
+    /// Its standard error, where it was kept.
+    pub(super) errors: String,
+    /// Whether its exit status was 0.
+    pub(super) succeeded: bool,
+}
 
 /// The lab, and what a job in it finds.
 #[derive(Debug)]
@@ -79,10 +94,29 @@ impl Place {
         self.zfs.as_ref().map(Zfs::version)
     }
 
-    /// Runs a test program, or those of its tests that `arguments` say, and returns what it printed
-    /// and whether it succeeded.
-    pub(super) fn run(&self, test: &TestProgram, arguments: &[&str]) -> Result<(String, bool)> {
+    /// How many programs can run at a time: one for each processor and each 8 GiB of free memory where
+    /// the host is emulated, since an emulated host has one processor. A real host is given to one.
+    pub(super) fn lanes(&self) -> usize {
+        if self.host.choice().mode == Mode::Direct {
+            return 1;
+        }
+        let processors = thread::available_parallelism().map_or(1, usize::from);
+        let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+        let mib = available_mib(&meminfo).unwrap_or(0);
+        let affordable = usize::try_from(mib / u64::from(MEMORY_MIB)).unwrap_or(usize::MAX);
+        processors.min(affordable).max(1)
+    }
+
+    /// Runs a test program, or those of its tests that `arguments` say. Shows what it prints as it
+    /// comes, or keeps it when `terminal` is quiet.
+    pub(super) fn run(
+        &self,
+        test: &TestProgram,
+        arguments: &[&str],
+        terminal: Terminal,
+    ) -> Result<Ran> {
         let transcript = tempfile::NamedTempFile::new()?;
+        let errors = tempfile::NamedTempFile::new()?;
         let mut job = Job::new([test.executable.as_os_str(), "--test-threads=1".as_ref()])?;
         let arguments = arguments.iter().map(|argument| OsStr::new(argument).into());
         job.command.extend(arguments);
@@ -93,18 +127,32 @@ impl Place {
         job.directory.clone_from(&test.directory);
         job.limits = Limits {
             timeout: self.timeout,
-            memory_mib: 8192,
+            memory_mib: MEMORY_MIB,
             ..Limits::default()
         };
+        job.terminal = terminal;
         job.transcript = Some(transcript.path().to_owned());
+        job.errors = Some(errors.path().to_owned());
         job.results.clone_from(&self.results);
         if let Some(zfs) = &self.zfs {
             job = zfs.equip(job);
         }
         let status = self.host.run(&job)?;
-        let printed = fs::read(transcript.path())?;
-        Ok((String::from_utf8_lossy(&printed).into_owned(), status == 0))
+        Ok(Ran {
+            printed: String::from_utf8_lossy(&fs::read(transcript.path())?).into_owned(),
+            errors: String::from_utf8_lossy(&fs::read(errors.path())?).into_owned(),
+            succeeded: status == 0,
+        })
     }
+}
+
+/// Memory that can be had without swapping, by the kernel's estimate, in MiB.
+fn available_mib(meminfo: &str) -> Option<u64> {
+    let kib = meminfo
+        .lines()
+        .find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let kib: u64 = kib.split_whitespace().next()?.parse().ok()?;
+    Some(kib / 1024)
 }
 
 /// How long one test program may take.
@@ -114,4 +162,16 @@ fn program_timeout() -> Result<Duration> {
     let seconds =
         seconds.with_context(|| format!("{SECONDS_VARIABLE} is not a number of seconds"))?;
     Ok(Duration::from_secs(seconds))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn free_memory_is_told() {
+        let meminfo = "MemTotal:  24684096 kB\nMemAvailable:   20480 kB\n";
+        assert_eq!(available_mib(meminfo), Some(20));
+        assert_eq!(available_mib("nothing"), None);
+    }
 }

@@ -7,11 +7,13 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result};
 use clap::ValueEnum;
 
-use super::place::Place;
+use super::abreast::abreast;
+use super::place::{Place, Ran};
 use super::programs::{self, TestProgram};
 use super::{Tally, broken_links, nix};
 use crate::commands::workspace::{self, cargo};
-use crate::progress::heading;
+use crate::host::Terminal;
+use crate::progress::{heading, note};
 
 /// The package of system tests.
 pub(super) const SYSTEM_TESTS: &str = "system-tests";
@@ -140,13 +142,47 @@ impl Check {
 
     fn system(&mut self) -> Result<()> {
         let place = Place::ensure("System tests")?;
-        for test in self.test_programs()? {
+        let programs = self.test_programs()?;
+        let lanes = place.lanes().min(programs.len());
+        if lanes > 1 {
+            return self.system_abreast(&place, &programs, lanes);
+        }
+        for test in &programs {
             heading(&format!("System tests: {}", test.name));
-            let (printed, succeeded) = place.run(&test, &[])?;
-            let name = format!("system tests {}", test.name);
-            self.tally.tests(&name, &printed, succeeded);
+            let ran = place.run(test, &[], Terminal::Stream)?;
+            self.count(&format!("system tests {}", test.name), &ran);
         }
         Ok(())
+    }
+
+    /// Runs so many programs at a time, and shows what each printed when it has ended.
+    fn system_abreast(
+        &mut self,
+        place: &Place,
+        programs: &[TestProgram],
+        lanes: usize,
+    ) -> Result<()> {
+        note(&format!("{lanes} programs at a time"));
+        let mut broken = Ok(());
+        let run = |test| place.run(test, &[], Terminal::Quiet);
+        abreast(programs, lanes, run, |test, ran| {
+            heading(&format!("System tests: {}", test.name));
+            match ran {
+                Ok(ran) => {
+                    print!("{}", ran.printed);
+                    eprint!("{}", ran.errors);
+                    self.count(&format!("system tests {}", test.name), &ran);
+                }
+                Err(error) if broken.is_ok() => broken = Err(error),
+                Err(_) => {}
+            }
+        });
+        broken
+    }
+
+    /// Counts the tests of a program of this `name`.
+    pub(super) fn count(&mut self, name: &str, ran: &Ran) {
+        self.tally.tests(name, &ran.printed, ran.succeeded);
     }
 
     /// Builds the programs of system tests.

@@ -7,6 +7,7 @@ use anyhow::{Context, Result, ensure};
 use super::place::Place;
 use super::programs;
 use super::steps::{Check, SYSTEM_TESTS};
+use crate::host::Terminal;
 use crate::progress::heading;
 
 /// Programs of system tests with tests whose names have `zfs` in them.
@@ -42,8 +43,8 @@ impl Check {
         for test in programs::built(&self.root, ("store", "lib"))? {
             heading("The store on OpenZFS");
             let filter = ["tests::openzfs", "--nocapture"];
-            let (printed, succeeded) = place.run(&test, &filter)?;
-            self.tally.tests("store on OpenZFS", &printed, succeeded);
+            let ran = place.run(&test, &filter, Terminal::Stream)?;
+            self.count("store on OpenZFS", &ran);
         }
         if transcript == Transcript::Keep {
             let made = results.path().join(TRANSCRIPT);
@@ -55,9 +56,8 @@ impl Check {
         let programs = programs::built(&self.root, (SYSTEM_TESTS, "test"))?;
         for test in programs.iter().filter(|it| PROGRAMS.contains(&&*it.name)) {
             heading(&format!("System tests on OpenZFS: {}", test.name));
-            let (printed, succeeded) = place.run(test, &["zfs", "--nocapture"])?;
-            let name = format!("system tests {} on OpenZFS", test.name);
-            self.tally.tests(&name, &printed, succeeded);
+            let ran = place.run(test, &["zfs", "--nocapture"], Terminal::Stream)?;
+            self.count(&format!("system tests {} on OpenZFS", test.name), &ran);
         }
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! Running a job on this machine: in a mount, network and process namespace of its own, so that it
 //! leaves nothing behind and meets nothing that is there.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -24,8 +24,12 @@ pub(super) fn run(cache: &Cache, tools: &Tools, job: &Job) -> Result<u8> {
     fs::create_dir(dir.path().join("scratch"))?;
     let mut command = namespaces(job, &script(tools, job, dir.path()));
     let mut output = job.output()?;
-    if job.terminal == Terminal::Stream {
+    if job.terminal != Terminal::Interactive {
         command.stdin(Stdio::null()).stdout(Stdio::piped());
+    }
+    if job.terminal == Terminal::Quiet {
+        let errors = job.errors.as_ref().map(File::create).transpose()?;
+        command.stderr(errors.map_or_else(Stdio::null, Stdio::from));
     }
     let mut child = sys::die_with_parent(&mut command)
         .spawn()

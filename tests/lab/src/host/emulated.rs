@@ -56,7 +56,7 @@ pub(super) fn run(cache: &Cache, tools: &Tools, job: &Job) -> Result<u8> {
                 job.limits.timeout,
             )?
         }
-        Terminal::Stream => {
+        Terminal::Stream | Terminal::Quiet => {
             let (out, err) = (Stream::new()?, Stream::new()?);
             let channel = Channel::Sockets {
                 out: out.number(),
@@ -64,7 +64,7 @@ pub(super) fn run(cache: &Cache, tools: &Tools, job: &Job) -> Result<u8> {
             };
             emulator.args(machine(channel)).stdin(Stdio::null());
             let child = emulator.spawn().context("Cannot start the emulator")?;
-            let pumps = [out.pump(job.output()?), err.pump(io::stderr())];
+            let pumps = [out.pump(job.output()?), err.pump(job.error_output()?)];
             let ended = wait(child, job.limits.timeout);
             pumps.into_iter().for_each(|pump| drop(pump.join()));
             ended?
@@ -163,7 +163,7 @@ fn prepare(image: &Image, tools: &Tools, job: &Job, run_dir: &Path) -> Result<()
 fn host_script(image: &Image, tools: &Tools, job: &Job) -> String {
     let (terminal, stty) = match job.terminal {
         Terminal::Interactive => ("yes", terminal_size()),
-        Terminal::Stream => ("no", String::new()),
+        Terminal::Stream | Terminal::Quiet => ("no", String::new()),
     };
     let extra = job.modules.iter();
     let extra: Vec<String> = extra.map(|path| quoted(&path.to_string_lossy())).collect();

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -47,6 +47,8 @@ pub enum Terminal {
     /// Output passed on as it comes, no input.
     #[default]
     Stream,
+    /// Output only to the transcript, and to [`Job::errors`], no input.
+    Quiet,
     /// The lab's own terminal.
     Interactive,
 }
@@ -68,6 +70,8 @@ pub struct Job {
     pub terminal: Terminal,
     /// A file that gets a copy of standard output.
     pub transcript: Option<PathBuf>,
+    /// A file that standard error goes to, when the terminal is [`Terminal::Quiet`].
+    pub errors: Option<PathBuf>,
     /// A directory that gets the files which the job leaves in `$LAB_RESULTS`.
     pub results: Option<PathBuf>,
     /// Kernel modules that the emulated host inserts, in this order.
@@ -98,6 +102,7 @@ impl Job {
             timing: Timing::default(),
             terminal: Terminal::default(),
             transcript: None,
+            errors: None,
             results: None,
             modules: Vec::new(),
         })
@@ -120,16 +125,21 @@ impl Job {
             .map(|(_, value)| value.as_str())
     }
 
-    /// Where the job's standard output goes: ours, and the transcript.
+    /// Where the job's standard output goes: ours, unless it is quiet, and the transcript.
     pub(super) fn output(&self) -> Result<Output> {
-        let transcript = self
-            .transcript
-            .as_ref()
-            .map(|path| {
-                File::create(path).with_context(|| format!("Cannot create {}", path.display()))
-            })
-            .transpose()?;
-        Ok(Output { transcript })
+        Ok(Output {
+            copy: create(self.transcript.as_deref())?,
+            shown: (self.terminal != Terminal::Quiet).then(|| Box::new(io::stdout()) as _),
+        })
+    }
+
+    /// Where the job's standard error goes: ours, or a file when it is quiet.
+    pub(super) fn error_output(&self) -> Result<Output> {
+        let quiet = self.terminal == Terminal::Quiet;
+        Ok(Output {
+            copy: create(self.errors.as_deref().filter(|_| quiet))?,
+            shown: (!quiet).then(|| Box::new(io::stderr()) as _),
+        })
     }
 
     /// The job as a shell script: environment, directory, then the command in the shell's place.
@@ -153,23 +163,32 @@ impl Job {
     }
 }
 
-/// Standard output with a copy in the transcript.
-#[derive(Debug)]
+fn create(path: Option<&Path>) -> Result<Option<File>> {
+    let file = |path: &Path| {
+        File::create(path).with_context(|| format!("Cannot create {}", path.display()))
+    };
+    path.map(file).transpose()
+}
+
+/// A stream of a job: shown, kept in a file, or both.
 pub(super) struct Output {
-    transcript: Option<File>,
+    copy: Option<File>,
+    shown: Option<Box<dyn Write + Send>>,
 }
 
 impl Write for Output {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if let Some(file) = &mut self.transcript {
+        if let Some(file) = &mut self.copy {
             file.write_all(bytes)?;
         }
-        io::stdout().write_all(bytes)?;
+        if let Some(shown) = &mut self.shown {
+            shown.write_all(bytes)?;
+        }
         Ok(bytes.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        io::stdout().flush()
+        self.shown.as_mut().map_or(Ok(()), |shown| shown.flush())
     }
 }
 
