@@ -119,6 +119,17 @@ impl Activation {
     pub fn acked(&self, bit: u32) -> bool {
         self.features & (1 << bit) != 0
     }
+
+    /// Takes the queues out, for a device that cannot do without any of its `N`.
+    ///
+    /// # Errors
+    /// [`ActivateError::MissingQueues`] when the driver left one disabled.
+    pub fn take_queues<const N: usize>(&mut self) -> Result<[ActiveQueue; N], ActivateError> {
+        let queues = std::mem::take(&mut self.queues);
+        let enabled = queues.len();
+        let missing = ActivateError::MissingQueues { enabled, needed: N };
+        queues.try_into().map_err(|_| missing)
+    }
 }
 
 /// What a stopped device hands back.

@@ -166,7 +166,7 @@ impl VirtioDevice for Blk {
         // The only writable field is `writeback`, which goes with a feature that is not offered.
     }
 
-    fn activate(&mut self, run: Activation) -> Result<(), ActivateError> {
+    fn activate(&mut self, mut run: Activation) -> Result<(), ActivateError> {
         if self.worker.is_some() {
             return Err(ActivateError::AlreadyActive);
         }
@@ -175,9 +175,7 @@ impl VirtioDevice for Blk {
             false => Durability::EveryWrite,
         };
         let event_idx = run.acked(VIRTIO_RING_F_EVENT_IDX);
-        let enabled = run.queues.len();
-        let missing = ActivateError::MissingQueues { enabled, needed: 1 };
-        let mut active = run.queues.into_iter().next().ok_or(missing)?;
+        let [mut active] = run.take_queues()?;
         active.queue.set_event_idx(event_idx);
         let engine = self.engine(&run.memory, active.queue.size(), durability);
         let engine = engine.map_err(|source| ActivateError::Host {

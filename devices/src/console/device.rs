@@ -26,9 +26,6 @@ const RECEIVE_QUEUE_SIZE: u16 = 16;
 /// Buffers of output: Linux waits for each before it writes the next.
 const TRANSMIT_QUEUE_SIZE: u16 = 64;
 
-/// Receive and transmit.
-const QUEUES: usize = 2;
-
 /// A virtio console.
 pub struct Console {
     id: DeviceId,
@@ -101,19 +98,11 @@ impl VirtioDevice for Console {
 
     fn write_config(&mut self, _offset: u64, _data: &[u8]) {}
 
-    fn activate(&mut self, run: Activation) -> Result<(), ActivateError> {
+    fn activate(&mut self, mut run: Activation) -> Result<(), ActivateError> {
         if self.worker.is_some() {
             return Err(ActivateError::AlreadyActive);
         }
-        let enabled = run.queues.len();
-        let mut queues = run.queues.into_iter();
-        let (Some(receive), Some(transmit), None) = (queues.next(), queues.next(), queues.next())
-        else {
-            return Err(ActivateError::MissingQueues {
-                enabled,
-                needed: QUEUES,
-            });
-        };
+        let [receive, transmit] = run.take_queues()?;
         let host = self.host.take().ok_or_else(|| ActivateError::Host {
             action: "reach the console after its thread panicked",
             source: std::io::ErrorKind::BrokenPipe.into(),

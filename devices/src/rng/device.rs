@@ -74,16 +74,11 @@ impl VirtioDevice for Rng {
 
     fn write_config(&mut self, _offset: u64, _data: &[u8]) {}
 
-    fn activate(&mut self, run: Activation) -> Result<(), ActivateError> {
+    fn activate(&mut self, mut run: Activation) -> Result<(), ActivateError> {
         if self.worker.is_some() {
             return Err(ActivateError::AlreadyActive);
         }
-        let enabled = run.queues.len();
-        let queue = run
-            .queues
-            .into_iter()
-            .next()
-            .ok_or(ActivateError::MissingQueues { enabled, needed: 1 })?;
+        let [queue] = run.take_queues()?;
         let handler = RequestHandler {
             index: queue.index,
             requests: Requests::new(queue.index, queue.queue),

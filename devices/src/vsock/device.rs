@@ -29,9 +29,6 @@ const EVENT_QUEUE_SIZE: u16 = 16;
 /// Stream sockets (`VIRTIO_VSOCK_F_STREAM`, §5.10.3).
 const F_STREAM: u32 = 0;
 
-/// Queues that every driver enables.
-const QUEUES: usize = 3;
-
 /// A virtio socket device.
 pub struct Vsock {
     id: DeviceId,
@@ -135,14 +132,7 @@ impl VirtioDevice for Vsock {
         if self.worker.is_some() {
             return Err(ActivateError::AlreadyActive);
         }
-        let queues = std::mem::take(&mut run.queues);
-        let enabled = queues.len();
-        let queues = <[ActiveQueue; QUEUES]>::try_from(queues).map_err(|_| {
-            ActivateError::MissingQueues {
-                enabled,
-                needed: QUEUES,
-            }
-        })?;
+        let queues = run.take_queues()?;
         self.spawn(run, queues)
             .map_err(|source| ActivateError::Host {
                 action: "start the thread of the socket device",
