@@ -91,3 +91,18 @@ pub(super) enum Known {
     /// What a driver agreed on with it, and what it handed out since.
     Session,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn layout_is_the_one_of_its_version() {
+        // Another layout is another version: saved states of this one are still about.
+        let saved = unused().unwrap();
+        assert_eq!((saved.version, saved.bytes), (1, vec![0]));
+        let backend = Some(&b"ab"[..]);
+        let saved = StateBlob::encode(KIND, VERSION, &FsStateV1 { backend }).unwrap();
+        assert_eq!((saved.version, saved.bytes), (1, b"\x01\x02ab".to_vec()));
+    }
+}

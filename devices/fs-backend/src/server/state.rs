@@ -152,3 +152,36 @@ fn is_name(name: &[u8]) -> bool {
         && !matches!(name, b"." | b"..")
         && !name.iter().any(|byte| matches!(byte, 0 | b'/'))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn layout_is_the_one_of_its_version() {
+        let root = [2, 3, 8, 1];
+        let node = [5, 6, 1, b'a', 7, 8, 9, 0, 10];
+        let mapping = [11, 12, 13, 14];
+        let bytes = [&[1], &root[..], &[1], &node, &[1], &mapping].concat();
+        let state: StateV2 = postcard::from_bytes(&bytes).unwrap();
+        assert_eq!(state.session.features, 1);
+        let of = |device, ino, born, kind| Identity {
+            device,
+            ino,
+            born,
+            kind,
+        };
+        assert_eq!(state.root, of(2, 3, 4, Kind::Directory));
+        let known = Saved {
+            id: 5,
+            parent: 6,
+            name: (*b"a").into(),
+            identity: of(7, 8, -5, Kind::File),
+            lookups: 10,
+        };
+        assert_eq!(state.nodes, [known]);
+        // Another layout is another version: saved states of this one are still about.
+        let again = postcard::to_stdvec(&state).unwrap();
+        assert_eq!((VERSION, again), (2, bytes));
+    }
+}
