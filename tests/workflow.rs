@@ -5,6 +5,7 @@ use anyhow::{Result, ensure};
 use fixture::Lab;
 use fixture::guest::Guest;
 use fixture::systemd::{Files, SystemdHost};
+use fixture::zfs::Pool;
 
 /// A slot that is ready when its guest takes commands.
 const SLOT: &str = "[ready]\nwhen = \"console:MINI ready\"\n";
@@ -12,13 +13,12 @@ const SLOT: &str = "[ready]\nwhen = \"console:MINI ready\"\n";
 /// A slot whose guest never comes up.
 const BROKEN: &str = "[boot]\nparams = [\"mini.then=panic\"]\n[ready]\nwhen = \"console:never\"\n";
 
-fn boot(lab: &Lab) -> Result<SystemdHost> {
+/// The files of a host with three slots, of which one is broken.
+fn files(lab: &Lab) -> Result<Files> {
     let files = Files::new(lab, SLOT)?;
     files.write("etc/slotvmm/slots/slot2.toml", BROKEN)?;
     files.write("etc/slotvmm/slots/slot3.toml", SLOT)?;
-    let host = files.boot()?;
-    host.run(&["ln", "-s", "slotvmm", "/usr/bin/vm-state"])?;
-    Ok(host)
+    Ok(files)
 }
 
 /// Runs `vm-state` and checks what it says last.
@@ -85,47 +85,44 @@ fn migrate_in_vain(host: &SystemdHost) -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn workflow_of_the_guide_works_to_its_end() -> Result<()> {
-    let Some(lab) = Lab::enter()? else {
-        return Ok(());
-    };
-    let host = boot(&lab)?;
-    vm_state(&host, "create baseline", "[OK] State 'baseline' created")?;
+/// The whole workflow.
+fn work(host: &SystemdHost) -> Result<()> {
+    host.run(&["ln", "-s", "slotvmm", "/usr/bin/vm-state"])?;
+    vm_state(host, "create baseline", "[OK] State 'baseline' created")?;
     vm_state(
-        &host,
+        host,
         "assign slot1 baseline",
         "[OK] Assigned state 'baseline' to slot1",
     )?;
-    start(&host, "slot1")?;
-    write(&mut guest(&host, "slot1")?, "first")?;
+    start(host, "slot1")?;
+    write(&mut guest(host, "slot1")?, "first")?;
 
     vm_state(
-        &host,
+        host,
         "clone baseline dev-env",
         "[OK] State 'baseline' cloned to 'dev-env'",
     )?;
     let moved = "[OK] Migration complete. slot3 is now running state 'dev-env'";
-    vm_state(&host, "migrate dev-env slot3", moved)?;
-    write(&mut guest_with(&host, "slot3", "first")?, "changed")?;
-    migrate_in_vain(&host)?;
-    let _running = guest_with(&host, "slot3", "changed")?;
+    vm_state(host, "migrate dev-env slot3", moved)?;
+    write(&mut guest_with(host, "slot3", "first")?, "changed")?;
+    migrate_in_vain(host)?;
+    let _running = guest_with(host, "slot3", "changed")?;
 
     let warned = "[WARN] slot3 is running - snapshot will be crash-consistent";
-    vm_state(&host, "snapshot slot3 good", warned)?;
+    vm_state(host, "snapshot slot3 good", warned)?;
     vm_state(
-        &host,
+        host,
         "clone dev-env slot1-new",
         "[OK] State 'dev-env' cloned",
     )?;
     host.run(&["systemctl", "stop", "slotvmm@slot1.service"])?;
     vm_state(
-        &host,
+        host,
         "assign slot1 slot1-new",
         "[OK] Assigned state 'slot1-new' to slot1",
     )?;
-    start(&host, "slot1")?;
-    let _running = guest_with(&host, "slot1", "changed")?;
+    start(host, "slot1")?;
+    let _running = guest_with(host, "slot1", "changed")?;
 
     let process = host.property("slotvmm@slot1.service", "MainPID")?;
     let busy = host.call(&["slotvmm", "state", "reset", "slot1"])?;
@@ -135,7 +132,36 @@ fn workflow_of_the_guide_works_to_its_end() -> Result<()> {
         .expect_code(1)?;
     ensure!(refused.stderr.contains("assigned to slot3"), "{refused:?}");
     host.run(&["sh", "-c", "echo DELETE | vm-state delete baseline"])?;
-    vm_state(&host, "list", "dev-env@good")?;
+    vm_state(host, "list", "dev-env@good")?;
     host.run(&["slotvmm", "state", "fsck"])?;
+    Ok(())
+}
+
+#[test]
+fn workflow_of_the_guide_works_to_its_end() -> Result<()> {
+    let Some(lab) = Lab::enter()? else {
+        return Ok(());
+    };
+    work(&files(&lab)?.boot()?)
+}
+
+#[test]
+fn workflow_of_the_guide_works_to_its_end_on_zfs() -> Result<()> {
+    let Some(lab) = Lab::enter()? else {
+        return Ok(());
+    };
+    let mut files = files(&lab)?;
+    let Some(_pool) = Pool::of_host(&mut files)? else {
+        return Ok(());
+    };
+    let host = files.boot()?;
+    // As docs/states.md has it: slots do not run as root.
+    host.run(&["chown", "microvm:kvm", "/var/lib/microvms/states"])?;
+    work(&host)?;
+    let sets = host.run(&["zfs", "list", "-H", "-o", "name", "-r", "microvms"])?;
+    for state in ["dev-env", "slot1-new"] {
+        let set = format!("microvms/storage/states/{state}");
+        ensure!(sets.lines().any(|line| line == set), "No {set}: {sets}");
+    }
     Ok(())
 }
