@@ -128,8 +128,7 @@ fn snapshots_boot_with_what_was_acknowledged(kind: Kind) -> Result<()> {
     let Some(_mounted) = Mounted::of_kind(kind, (&file, HOST_MIB), &slot.path("state"))? else {
         return Ok(());
     };
-    done(&slot, &["state", "create", "dev"])?;
-    done(&slot, &["state", "assign", "slot1", "dev"])?;
+    slot.make_state()?;
     let acknowledged = snapshots(&slot, kind)?;
     for (number, acked) in (1..).zip(acknowledged) {
         let (snapshot, state) = (format!("dev@s{number}"), format!("r{number}"));

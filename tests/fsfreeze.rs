@@ -3,7 +3,6 @@
 use std::fs;
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::{Result, ensure};
@@ -20,22 +19,12 @@ const WRITER: [&str; 3] = [
 /// A slot with the state `dev`, and a disk with the program for guests.
 fn slot(lab: &Lab) -> Result<Slot> {
     let slot = lab.slot("")?;
-    let bootstrap = lab.image("mini/6.1-cloud.squashfs");
-    slot.write_host(&format!(
-        "[defaults.boot]\nbootstrap = {bootstrap:?}\n\
-         [defaults.machine]\nmemory = 256\n[defaults.data]\nsize = 64\n"
-    ))?;
     let image = slot.path("content.squashfs");
     lab.pack_program("SLOTVMM_GUEST_BIN", &image)?;
     slot.write_slot(&format!(
         "[[disk]]\npath = {image:?}\nposition = 2\nreadonly = true\n"
     ))?;
-    for arguments in [
-        &["state", "create", "dev"][..],
-        &["state", "assign", "slot1", "dev"],
-    ] {
-        slot.call(arguments)?.expect_code(0)?;
-    }
+    slot.make_state()?;
     Ok(slot)
 }
 
@@ -94,10 +83,6 @@ fn ask_to_freeze(slot: &Slot) -> io::Result<(UnixStream, String)> {
     Ok((stream, line.trim().to_owned()))
 }
 
-fn image(slot: &Slot, name: &str) -> PathBuf {
-    slot.path(&format!("state/states/dev/snapshots/{name}/data.img"))
-}
-
 #[test]
 fn a_frozen_guest_leaves_nothing_to_replay() -> Result<()> {
     let Some(lab) = Lab::enter()? else {
@@ -120,7 +105,7 @@ fn a_frozen_guest_leaves_nothing_to_replay() -> Result<()> {
     assert_eq!(plain["consistency"], "crash", "{plain}");
 
     let copy = slot.path("checked.img");
-    fs::copy(image(&slot, "s1"), &copy)?;
+    fs::copy(slot.snapshot_image("s1"), &copy)?;
     ensure!(!disk::needs_recovery(&copy)?, "The journal of s1 is in use");
     disk::check_ext4(&copy)?;
     let log = String::from_utf8(disk::ext4_file(&copy, "/log")?)?;
@@ -129,7 +114,7 @@ fn a_frozen_guest_leaves_nothing_to_replay() -> Result<()> {
         "s1 lacks what was on the disk"
     );
     ensure!(
-        disk::needs_recovery(&image(&slot, "s2"))?,
+        disk::needs_recovery(&slot.snapshot_image("s2"))?,
         "This test sees no journal"
     );
     assert_eq!(

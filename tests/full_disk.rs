@@ -2,19 +2,18 @@
 //! guest writes on, nothing remains of the snapshot, and the error says where room is needed.
 
 use std::fs::{self, File};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use fixture::disk::{self, Kind, Mounted};
-use fixture::slot::PATIENT;
 use fixture::{Lab, Slot, TestVm};
 use nix::sys::signal::Signal;
 use nix::sys::statvfs::statvfs;
 
 /// Size of the host's file system: as small as XFS can be.
 const HOST_MIB: u64 = 320;
-/// Size of the guest's disk.
+/// Size of the guest's disk, as slots of tests have it.
 const DISK_MIB: u64 = 64;
 /// What a snapshot leaves free, and a bit.
 const RESERVE_MIB: u64 = 17;
@@ -65,16 +64,11 @@ impl Ballast {
 
 /// A guest that writes all the time, to a disk whose blocks are all there.
 fn busy(slot: &Slot) -> Result<TestVm> {
-    for arguments in [
-        &["state", "create", "dev"][..],
-        &["state", "assign", "slot1", "dev"],
-    ] {
-        slot.call(arguments)?.expect_code(0)?;
-    }
+    slot.make_state()?;
     let mut vm = slot.boot()?;
     let allocated = Command::new("fallocate")
         .args(["-l", &(DISK_MIB << 20).to_string()])
-        .arg(slot.path("state/states/dev/data.img"))
+        .arg(slot.state_image())
         .status()?;
     ensure!(allocated.success(), "The disk cannot be allocated");
     vm.guest.run("load ext4 && mount -t ext4 /dev/vdb /mnt")?;
@@ -82,15 +76,6 @@ fn busy(slot: &Slot) -> Result<TestVm> {
         vm.guest.run(line)?;
     }
     Ok(vm)
-}
-
-/// What there is of snapshots, half ones included.
-fn names(slot: &Slot) -> Vec<String> {
-    let entries = fs::read_dir(slot.path("state/states/dev/snapshots"));
-    let names = entries.into_iter().flatten().flatten();
-    names
-        .map(|entry| entry.file_name().to_string_lossy().into_owned())
-        .collect()
 }
 
 /// A snapshot fails with these words and with the state's place; nothing of it remains, and the guest
@@ -103,7 +88,7 @@ fn fails(slot: &Slot, vm: &mut TestVm, (mut snapshot, why): (TestVm, &str)) -> R
         "It does not say where: {ended:?}"
     );
     println!("{}", ended.stderr.trim());
-    ensure!(names(slot).is_empty(), "Left: {:?}", names(slot));
+    ensure!(slot.snapshots().is_empty(), "Left: {:?}", slot.snapshots());
     let acked = vm.guest.number("cat /tmp/acked")?;
     vm.guest.run(&format!(
         "while [ $(cat /tmp/acked) -le {acked} ]; do sleep 1; done"
@@ -113,35 +98,11 @@ fn fails(slot: &Slot, vm: &mut TestVm, (mut snapshot, why): (TestVm, &str)) -> R
     Ok(())
 }
 
-fn snapshot(slot: &Slot, options: &[&str]) -> Result<TestVm> {
-    let arguments = [&["snapshot", "slot1", "s"], &PATIENT[..], options].concat();
-    TestVm::start(slot.command(&arguments))
-}
-
-/// Waits until the copy has begun.
-fn wait_for_copy(slot: &Slot, snapshot: &mut TestVm) -> Result<()> {
-    let image = slot.path("state/states/dev/snapshots/.new-s/data.img");
-    let deadline = std::time::Instant::now() + fixture::PATIENCE;
-    while fs::metadata(&image).map_or(0, |image| image.len()) == 0 {
-        if !snapshot.is_running()? {
-            bail!("No copy begins: {:?}", snapshot.wait()?);
-        }
-        ensure!(std::time::Instant::now() < deadline, "No copy begins");
-        std::thread::yield_now();
-    }
-    Ok(())
-}
-
 fn full_disk_fails_the_snapshot_alone(kind: Kind) -> Result<()> {
     let Some(lab) = Lab::enter()? else {
         return Ok(());
     };
     let slot = lab.slot("")?;
-    slot.write_host(&format!(
-        "[defaults.boot]\nbootstrap = {:?}\n[defaults.machine]\nmemory = 256\n\
-         [defaults.data]\nsize = {DISK_MIB}\n",
-        lab.image("mini/6.1-cloud.squashfs")
-    ))?;
     let file = slot.path("host.img");
     let place = slot.path("state");
     let Some(_mounted) = Mounted::of_kind(kind, (&file, HOST_MIB), &place)? else {
@@ -151,17 +112,16 @@ fn full_disk_fails_the_snapshot_alone(kind: Kind) -> Result<()> {
     let ballast = Ballast(place.join("ballast"));
 
     ballast.leave(RESERVE_MIB - 4)?;
-    let refused = (snapshot(&slot, &[])?, "MiB free: make room there");
+    let refused = (slot.begin_snapshot("s", &[])?, "MiB free: make room there");
     fails(&slot, &mut vm, refused).context("Refused before it begins")?;
 
     ballast.leave(0)?;
-    fails(&slot, &mut vm, (snapshot(&slot, &[])?, "")).context("Full")?;
+    fails(&slot, &mut vm, (slot.begin_snapshot("s", &[])?, "")).context("Full")?;
 
     ballast.remove()?;
     if kind == Kind::Ext4 {
         ballast.leave(DISK_MIB + RESERVE_MIB + 8)?;
-        let mut slow = snapshot(&slot, &["--rate", "1"])?;
-        wait_for_copy(&slot, &mut slow)?;
+        let slow = slot.begin_slow_snapshot("s")?;
         ballast.leave(RESERVE_MIB - 4)?;
         let failed = (slow, "MiB free: make room there");
         fails(&slot, &mut vm, failed).context("Filled up meanwhile")?;
@@ -169,23 +129,15 @@ fn full_disk_fails_the_snapshot_alone(kind: Kind) -> Result<()> {
     }
 
     let acked = vm.guest.number("cat /tmp/acked")?;
-    snapshot(&slot, &[])?.wait()?.expect_code(0)?;
-    ensure!(names(&slot) == ["s"]);
+    slot.begin_snapshot("s", &[])?.wait()?.expect_code(0)?;
+    ensure!(slot.snapshots() == ["s"]);
     vm.signal(Signal::SIGKILL)?;
     vm.wait()?;
-    let last = last_number(&slot, &slot.path("state/states/dev/snapshots/s/data.img"))?;
+    let copy = slot.checked_copy(&slot.snapshot_image("s"))?;
+    let log = String::from_utf8(disk::ext4_file(&copy, "/log")?)?;
+    let last = u64::try_from(log.lines().count())?;
     ensure!(last >= acked, "{last} of {acked} numbers are there");
     Ok(())
-}
-
-/// The last number of the log in a copy of `image`, whose file system is without fault.
-fn last_number(slot: &Slot, image: &Path) -> Result<u64> {
-    let copy = slot.path("checked.img");
-    fs::copy(image, &copy)?;
-    disk::replay_journal(&copy)?;
-    disk::check_ext4(&copy)?;
-    let log = String::from_utf8(disk::ext4_file(&copy, "/log")?)?;
-    Ok(u64::try_from(log.lines().count())?)
 }
 
 #[test]

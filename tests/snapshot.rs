@@ -1,10 +1,8 @@
 //! Snapshots of running slots: what they hold, and that the guest does not notice.
 
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use fixture::slot::PATIENT;
 use fixture::{Ended, Lab, Slot, TestVm, disk};
 use nix::sys::signal::Signal;
@@ -30,17 +28,8 @@ const NOISE: [&str; 4] = [
 /// A slot with the state `dev`, which has snapshots made by `backend`.
 fn slot(lab: &Lab, backend: &str) -> Result<Slot> {
     let slot = lab.slot("")?;
-    let bootstrap = lab.image("mini/6.1-cloud.squashfs");
-    slot.write_host(&format!(
-        "[snapshot]\nbackend = {backend:?}\n[defaults.boot]\nbootstrap = {bootstrap:?}\n\
-         [defaults.machine]\nmemory = 256\n[defaults.data]\nsize = 64\n"
-    ))?;
-    for arguments in [
-        &["state", "create", "dev"][..],
-        &["state", "assign", "slot1", "dev"],
-    ] {
-        slot.call(arguments)?.expect_code(0)?;
-    }
+    slot.copy_by(backend)?;
+    slot.make_state()?;
     Ok(slot)
 }
 
@@ -56,22 +45,9 @@ fn busy(slot: &Slot) -> Result<TestVm> {
     Ok(vm)
 }
 
-fn snapshot_image(slot: &Slot, name: &str) -> PathBuf {
-    slot.path(&format!("state/states/dev/snapshots/{name}/data.img"))
-}
-
-/// Replays the journal of a copy of `image`, as a guest that boots from it does, and checks it.
-/// Returns the last number of the log.
+/// Checks `image`, and what the guest wrote there. Returns the last number of the log.
 fn check(slot: &Slot, image: &Path) -> Result<u64> {
-    let copy = slot.path("checked.img");
-    let _ = fs::remove_file(&copy);
-    let status = Command::new("cp")
-        .args(["--sparse=always"])
-        .args([image, &copy])
-        .status()?;
-    ensure!(status.success(), "cp failed");
-    disk::replay_journal(&copy)?;
-    disk::check_ext4(&copy)?;
+    let copy = slot.checked_copy(image)?;
     let pattern = disk::ext4_file(&copy, "/pattern")?;
     let expected: String = (1..=400_000).map(|line| format!("{line}\n")).collect();
     ensure!(pattern == expected.as_bytes(), "The old file differs");
@@ -114,9 +90,9 @@ fn snapshots_under_load(backend: &str) -> Result<()> {
     assert_eq!(vm.guest.number("dmesg | grep -ci 'i/o error'; :")?, 0);
     vm.signal(Signal::SIGKILL)?;
     vm.wait()?;
-    check(&slot, &slot.path("state/states/dev/data.img"))?;
+    check(&slot, &slot.state_image())?;
     for (number, acknowledged) in acknowledged.iter().enumerate() {
-        let last = check(&slot, &snapshot_image(&slot, &format!("s{number}")))?;
+        let last = check(&slot, &slot.snapshot_image(&format!("s{number}")))?;
         assert!(
             last >= *acknowledged,
             "s{number} ends at {last}, {acknowledged} was on the disk"
@@ -135,34 +111,6 @@ fn snapshots_by_sharing_hold_what_was_on_the_disk() -> Result<()> {
     snapshots_under_load("auto")
 }
 
-/// Begins a snapshot that takes long, and waits until its copy goes on.
-fn slow_snapshot(slot: &Slot) -> Result<TestVm> {
-    let arguments = [&["snapshot", "slot1", "slow", "--rate", "1"], &PATIENT[..]].concat();
-    let mut snapshot = TestVm::start(slot.command(&arguments))?;
-    let image = slot.path("state/states/dev/snapshots/.new-slow/data.img");
-    let deadline = std::time::Instant::now() + fixture::PATIENCE;
-    // The copy has the image's length once the pause is over.
-    while fs::metadata(&image).map_or(0, |image| image.len()) == 0 {
-        if !snapshot.is_running()? {
-            bail!("No copy begins: {:?}", snapshot.wait()?);
-        }
-        ensure!(
-            std::time::Instant::now() < deadline,
-            "The copy never begins"
-        );
-        std::thread::yield_now();
-    }
-    Ok(snapshot)
-}
-
-fn names(slot: &Slot) -> Vec<String> {
-    let entries = fs::read_dir(slot.path("state/states/dev/snapshots"));
-    let names = entries.into_iter().flatten().flatten();
-    names
-        .map(|entry| entry.file_name().to_string_lossy().into_owned())
-        .collect()
-}
-
 #[test]
 fn whoever_dies_leaves_no_half_snapshot() -> Result<()> {
     let Some(lab) = Lab::enter()? else {
@@ -171,12 +119,12 @@ fn whoever_dies_leaves_no_half_snapshot() -> Result<()> {
     let slot = slot(&lab, "copy")?;
     let mut vm = busy(&slot)?;
 
-    let mut interrupted = slow_snapshot(&slot)?;
+    let mut interrupted = slot.begin_slow_snapshot("slow")?;
     interrupted.signal(Signal::SIGINT)?;
     interrupted.wait()?.expect_error(1, "given up")?;
-    assert_eq!(names(&slot), [""; 0], "after Ctrl-C");
+    assert_eq!(slot.snapshots(), [""; 0], "after Ctrl-C");
 
-    let mut killed = slow_snapshot(&slot)?;
+    let mut killed = slot.begin_slow_snapshot("slow")?;
     let busy = slot.call(&["snapshot", "slot1", "other"])?;
     busy.expect_error(1, "Another snapshot is being taken")?;
     killed.signal(Signal::SIGKILL)?;
@@ -190,20 +138,20 @@ fn whoever_dies_leaves_no_half_snapshot() -> Result<()> {
     {
         ensure!(std::time::Instant::now() < deadline, "The slot stays busy");
     }
-    assert_eq!(names(&slot), ["slow"]);
-    check(&slot, &snapshot_image(&slot, "slow"))?;
+    assert_eq!(slot.snapshots(), ["slow"]);
+    check(&slot, &slot.snapshot_image("slow"))?;
     slot.call(&["state", "delete", "dev@slow", "--yes"])?
         .expect_code(0)?;
 
     let acked = vm.guest.number("cat /tmp/acked")?;
-    let mut orphaned = slow_snapshot(&slot)?;
+    let mut orphaned = slot.begin_slow_snapshot("slow")?;
     vm.signal(Signal::SIGKILL)?;
     vm.wait()?;
     orphaned
         .wait()?
         .expect_error(1, "was killed before the snapshot was complete")?;
-    assert_eq!(names(&slot), [""; 0], "after the slot was killed");
-    let last = check(&slot, &slot.path("state/states/dev/data.img"))?;
+    assert_eq!(slot.snapshots(), [""; 0], "after the slot was killed");
+    let last = check(&slot, &slot.state_image())?;
     assert!(last >= acked, "the state lost what was on the disk");
     Ok(())
 }
@@ -216,11 +164,11 @@ fn a_guest_that_powers_off_has_its_snapshot_completed() -> Result<()> {
     let slot = slot(&lab, "copy")?;
     let mut vm = busy(&slot)?;
     let acked = vm.guest.number("cat /tmp/acked")?;
-    let mut snapshot = slow_snapshot(&slot)?;
+    let mut snapshot = slot.begin_slow_snapshot("slow")?;
     vm.power_off()?;
     let ended: Ended = snapshot.wait()?.expect_code(0)?;
     assert!(ended.stdout.contains("crash-consistent"), "{ended:?}");
-    let last = check(&slot, &snapshot_image(&slot, "slow"))?;
+    let last = check(&slot, &slot.snapshot_image("slow"))?;
     assert!(last >= acked);
     Ok(())
 }
@@ -232,7 +180,7 @@ fn a_second_stop_signal_gives_up_what_a_guest_left_to_complete() -> Result<()> {
     };
     let slot = slot(&lab, "copy")?;
     let mut vm = busy(&slot)?;
-    let mut snapshot = slow_snapshot(&slot)?;
+    let mut snapshot = slot.begin_slow_snapshot("slow")?;
     let status = slot.json(&["status", "slot1"])?;
     assert_eq!(status["snapshot"]["disk"], "data", "{status}");
     vm.guest.send("poweroff -f")?;
@@ -254,7 +202,7 @@ fn a_second_stop_signal_gives_up_what_a_guest_left_to_complete() -> Result<()> {
         std::thread::yield_now();
     }
     snapshot.wait()?.expect_error(1, "slot1 took no snapshot")?;
-    assert_eq!(names(&slot), [""; 0], "after it was given up");
-    check(&slot, &slot.path("state/states/dev/data.img"))?;
+    assert_eq!(slot.snapshots(), [""; 0], "after it was given up");
+    check(&slot, &slot.state_image())?;
     Ok(())
 }
