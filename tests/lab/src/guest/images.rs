@@ -6,6 +6,7 @@
 //! mini/6.1-cloud-{gzip,xz,zstd,lz4}.squashfs        /boot layout
 //! mini/6.1-cloud-{boot,bootspec,system,store}.squashfs
 //! demo/{bookworm,trixie}.squashfs, demo/id          the demo guest, and the key of its root
+//! programs/fio.squashfs                             a disk with fio, `run` in it
 //! ```
 
 use std::fs;
@@ -15,7 +16,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 use super::layout::Layout;
-use super::{Compressor, Demo, Mini};
+use super::{Compressor, Demo, Mini, fio};
 use crate::cache::Cache;
 use crate::kernels::{Kernel, KernelId};
 use crate::packages::Suite;
@@ -54,6 +55,10 @@ impl Images {
             links.push((format!("demo/{suite}.squashfs"), demo.bootstrap()));
             links.push(("demo/id".to_owned(), demo.key().to_owned()));
         }
+        links.push((
+            "programs/fio.squashfs".to_owned(),
+            fio::image(cache, tools)?,
+        ));
         let _lock = cache.lock("images")?;
         let images = Self::existing(cache);
         links

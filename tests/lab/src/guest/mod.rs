@@ -6,7 +6,9 @@
 //! - [`Demo`]: a whole Debian with systemd and an SSH server
 //! - [`Images`]: all of them at stable paths, for tests to find
 
+mod bundle;
 mod demo;
+mod fio;
 mod images;
 mod initrd;
 mod iperf;
