@@ -16,7 +16,7 @@ use crate::nft::{self, NftError};
 use crate::plan::{MARK, Operation, Plan};
 use crate::slot::InterfaceName;
 use crate::sysctl::SysctlError;
-use crate::tap::{self, TapError};
+use crate::tap::{self, Form, TapError};
 
 /// Runs `plan` and calls `done` after each step. Stops at the first that fails; those before it
 /// stay, and applying again goes on from there. The lock says that nobody else does so meanwhile.
@@ -52,7 +52,8 @@ pub fn run(
     Ok(directory.write(&journal)?)
 }
 
-async fn one(handle: &Handle, operation: &Operation) -> Result<(), ApplyError> {
+/// Runs one step.
+pub(crate) async fn one(handle: &Handle, operation: &Operation) -> Result<(), ApplyError> {
     let failed = |source| ApplyError::Operation {
         operation: operation.to_string(),
         source,
@@ -62,7 +63,9 @@ async fn one(handle: &Handle, operation: &Operation) -> Result<(), ApplyError> {
             return Ok(nft::apply(ruleset)?);
         }
         Operation::Set { sysctl, on } => return Ok(sysctl.write(*on)?),
-        Operation::CreateTap { name, owner } => return Ok(tap::create(name, *owner)?),
+        Operation::CreateTap { name, owner } => {
+            return Ok(tap::create(name, *owner, Form::Several)?);
+        }
         Operation::ChangeOwner { name, owner } => return Ok(tap::change_owner(name, *owner)?),
         Operation::CreateBridge { name } => {
             let message = LinkBridge::new(name.as_str()).down().build();

@@ -3,7 +3,8 @@
 //! [`slot`], [`pool`] and [`policy`] say what should be; [`world`] looks at what is; [`plan`] finds the
 //! operations between the two, among them the [`ruleset`]; [`apply`] runs them and notes in the
 //! [`journal`] what it does, so that it can be undone. [`facts`] puts both beside each other,
-//! [`foreign`] finds what others have in the way. A VMM needs [`check`] and [`tap`] alone.
+//! [`foreign`] finds what others have in the way. A VMM needs [`check`] and [`tap`] alone. [`private`] has
+//! taps for machines that are only measured, and is beside all that.
 //!
 //! Nothing here knows guest memory or KVM, and nothing is removed that this crate did not create.
 
@@ -20,6 +21,7 @@ pub mod nft;
 pub mod plan;
 pub mod policy;
 pub mod pool;
+pub mod private;
 pub mod ruleset;
 pub mod slot;
 mod sys;

@@ -1,4 +1,4 @@
-//! The ioctls of `/dev/net/tun` (Linux `Documentation/networking/tuntap.rst`).
+//! The ioctls of `/dev/net/tun` (Linux `Documentation/networking/tuntap.rst`), and `unshare`.
 
 #![expect(
     unsafe_code,
@@ -8,6 +8,8 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd as _, BorrowedFd};
+
+use rustix::thread::UnshareFlags;
 
 use crate::slot::InterfaceName;
 
@@ -118,6 +120,13 @@ pub(crate) fn persist(tun: &File) -> io::Result<()> {
     // SAFETY: `TUNSETPERSIST` takes a truth value itself as its argument and no pointer.
     let result = unsafe { libc::ioctl(tun.as_raw_fd(), libc::TUNSETPERSIST, on) };
     check(result)
+}
+
+/// Moves the calling thread into namespaces of its own.
+pub(crate) fn unshare(flags: UnshareFlags) -> io::Result<()> {
+    // SAFETY: this is unsafe for what unsharing the table of descriptors does to their owners.
+    // Nobody asks for that here.
+    unsafe { rustix::thread::unshare_unsafe(flags) }.map_err(io::Error::from)
 }
 
 fn check(result: libc::c_int) -> io::Result<()> {

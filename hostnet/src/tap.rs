@@ -64,18 +64,30 @@ fn attach(tun: &File, name: &InterfaceName) -> Result<TunFlags, TapError> {
     })
 }
 
+/// How many queues a tap is made for. Whoever attaches to it has to say the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// One: whoever knows nothing of queues expects this.
+    One,
+    /// Any number. `net apply` makes every tap like that, whether its slot has several queues or not:
+    /// it cannot be changed later.
+    Several,
+}
+
 /// Makes the persistent tap `name` for processes of user `uid`.
 ///
 /// # Errors
 /// When the host refuses, usually for lack of `CAP_NET_ADMIN`.
-pub(crate) fn create(name: &InterfaceName, uid: u32) -> Result<(), TapError> {
+pub(crate) fn create(name: &InterfaceName, uid: u32, form: Form) -> Result<(), TapError> {
     let tun = open_tun()?;
     let failed = |source| TapError::Create {
         name: name.clone(),
         source,
     };
-    // For several queues, whether its slot has as many or not: this cannot be changed later.
-    let flags = TunFlags::TAP.and(TunFlags::MULTI_QUEUE);
+    let flags = match form {
+        Form::One => TunFlags::TAP,
+        Form::Several => TunFlags::TAP.and(TunFlags::MULTI_QUEUE),
+    };
     sys::attach(&tun, name, flags).map_err(failed)?;
     sys::set_owner(&tun, uid).map_err(failed)?;
     sys::persist(&tun).map_err(failed)

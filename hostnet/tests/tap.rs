@@ -5,7 +5,8 @@
 use std::process::Command;
 use std::thread;
 
-use hostnet::tap::{TapError, open};
+use hostnet::private::{PrivateBridge, PrivateNetwork, PrivateTap};
+use hostnet::tap::{Form, TapError, open};
 use nix::sched::{CloneFlags, unshare};
 
 /// Runs `test` where `ip` has made what `prepare` says, or prints why it cannot.
@@ -70,5 +71,37 @@ fn absent_tap_is_not_made() {
         for _ in 0..2 {
             assert!(matches!(opened(2), Err(TapError::Missing { .. })));
         }
+    });
+}
+
+#[test]
+fn tap_of_a_network_of_ones_own_is_made_anew_in_the_form_that_is_asked_for() {
+    in_namespace(&[], || {
+        let network = PrivateNetwork::enter().unwrap();
+        let tap = |form| PrivateTap {
+            name: "vm-slot1".parse().unwrap(),
+            form,
+            bridge: Some("br-slot1".parse().unwrap()),
+        };
+        let bridge = PrivateBridge {
+            name: "br-slot1".parse().unwrap(),
+            address: "10.1.0.1/24".parse().unwrap(),
+        };
+        network.bridge(&bridge).unwrap();
+        for (form, queues) in [(Form::Several, 3), (Form::One, 1), (Form::One, 1)] {
+            network.tap(&tap(form)).unwrap();
+            assert_eq!(opened(3).unwrap(), queues);
+        }
+        let show = |arguments: &str| {
+            let shown = Command::new("ip").args(arguments.split(' ')).output();
+            String::from_utf8(shown.unwrap().stdout).unwrap()
+        };
+        let addresses = show("-o address");
+        assert_eq!(addresses.matches("10.1.0.1/24").count(), 1, "{addresses}");
+        let tap = show("-o link show vm-slot1");
+        assert!(
+            tap.contains("master br-slot1") && tap.contains(",UP"),
+            "{tap}"
+        );
     });
 }
