@@ -215,6 +215,8 @@ fn machine(guest: &Guest) -> Machine {
         initrd: guest.around.as_ref().map(|around| around.initrd.clone()),
         cmdline: format!("console=ttyS0 {}", guest.params),
         disks: disks.collect(),
+        nics: Vec::new(),
+        shares: Vec::new(),
         cid: None,
     }
 }

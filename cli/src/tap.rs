@@ -72,6 +72,11 @@ fn open_vhost(nic: &Nic, pairs: usize) -> Result<Vec<VhostNet>, VhostError> {
     }
 }
 
+/// Whether the kernel would serve a card, for those of other monitors.
+pub(crate) fn kernel_serves(nic: &Nic) -> bool {
+    nic.vhost != Vhost::Off && open_one(nic).is_ok()
+}
+
 fn open_one(nic: &Nic) -> Result<VhostNet, VhostError> {
     let card = || nic.id.clone();
     let nonblocking = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or(0);

@@ -17,6 +17,10 @@ pub struct Machine {
     pub cmdline: String,
     /// Disks, in the order in which the guest is to find them.
     pub disks: Vec<Disk>,
+    /// Network cards, in the order in which the guest is to find them.
+    pub nics: Vec<Nic>,
+    /// Shared directories.
+    pub shares: Vec<Share>,
     /// The guest's address on its socket device, when it has one.
     pub cid: Option<u32>,
 }
@@ -28,6 +32,28 @@ pub struct Disk {
     pub path: PathBuf,
     /// Whether the guest may write to it.
     pub access: Access,
+}
+
+/// A network card.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Nic {
+    /// The tap that is its other end.
+    pub tap: String,
+    /// Its address, in hexadecimal with colons.
+    pub mac: String,
+    /// Pairs of queues.
+    pub queues: u8,
+    /// Whether the host's kernel serves them, for monitors that leave it that.
+    pub vhost: bool,
+}
+
+/// A shared directory, which somebody serves at a vhost-user socket.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Share {
+    /// What the guest mounts it by.
+    pub tag: String,
+    /// Request queues.
+    pub queues: u16,
 }
 
 /// Whether a guest may write.

@@ -203,7 +203,7 @@ fn one_boot(
 }
 
 /// An error with everything that caused it, in one text.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
@@ -238,6 +238,7 @@ mod tests {
                 program: self.program(),
                 arguments: vec!["-c".into(), self.1.into()],
                 environment: Vec::new(),
+                helpers: Vec::new(),
                 listener: None,
                 stop: Stop::Signal,
             })

@@ -250,6 +250,7 @@ mod tests {
                 program: self.program(),
                 arguments: vec!["-c".into(), self.0.clone().into()],
                 environment: Vec::new(),
+                helpers: Vec::new(),
                 listener: None,
                 stop: Stop::Signal,
             })

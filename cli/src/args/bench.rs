@@ -15,8 +15,8 @@ pub(crate) enum BenchCommand {
 // Arguments of `bench boot`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Disks are copied first and every boot writes to a copy of its own; the slot must not run. The
-slot's network card is left out. docs/performance.md explains the figures.
+    after_help = "Disks are copied first and every boot writes to a copy of its own; the slot must not run.
+Network cards are on taps of the benchmark's own. docs/performance.md explains the figures.
 
 Examples:
   slotvmm bench boot slot1
@@ -50,6 +50,9 @@ pub(crate) struct BenchBoot {
     /// Give a boot up after so many seconds; the slot's own `ready.timeout` unless given
     #[arg(long, value_name = "SECONDS")]
     pub(crate) timeout: Option<u32>,
+    /// Boot without network cards
+    #[arg(long)]
+    pub(crate) no_net: bool,
     /// Copy disks to a directory here instead of the cache directory
     #[arg(long, value_name = "DIR")]
     pub(crate) scratch: Option<PathBuf>,

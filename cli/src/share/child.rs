@@ -110,25 +110,29 @@ fn watch(served: &Served, journal: File, started: &Sender<Result<UnixStream, Spa
     }
 }
 
-/// The backend finds its socket as standard input.
 fn arguments(served: &Served) -> Vec<OsString> {
-    let mut arguments = vec![
-        OsString::from("fs-backend"),
-        "--fd=0".into(),
-        "--journal".into(),
-        "--source".into(),
-        served.source.clone().into(),
-        "--cache".into(),
-        cache_word(served.cache).into(),
-        "--threads".into(),
-        served.queues.to_string().into(),
-        "--poll".into(),
-        poll_word(served.poll).into_owned().into(),
-    ];
+    let mut arguments = plain(&served.source, (served.cache, served.poll), served.queues);
+    arguments.insert(1, "--journal".into());
     if let Some(mib) = served.dax_mib {
         arguments.extend(["--dax".into(), mib.to_string().into()]);
     }
     arguments
+}
+
+/// What every frontend can have. The backend finds its socket as standard input.
+pub(super) fn plain(source: &Path, (cache, poll): (Cache, Poll), queues: u16) -> Vec<OsString> {
+    vec![
+        OsString::from("fs-backend"),
+        "--fd=0".into(),
+        "--source".into(),
+        source.into(),
+        "--cache".into(),
+        cache_word(cache).into(),
+        "--threads".into(),
+        queues.to_string().into(),
+        "--poll".into(),
+        poll_word(poll).into_owned().into(),
+    ]
 }
 
 fn wait(tag: &str, mut child: Child) {

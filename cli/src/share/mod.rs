@@ -3,6 +3,7 @@
 mod child;
 mod socket;
 
+use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -49,6 +50,20 @@ pub(crate) enum ShareError {
         #[source]
         source: io::Error,
     },
+}
+
+/// The arguments with which this program serves the share at its standard input to another monitor, or
+/// nothing where somebody else serves it.
+pub(crate) fn backend_arguments(share: &Share) -> Option<Vec<OsString>> {
+    match &share.backend {
+        Backend::BuiltIn {
+            source,
+            cache,
+            poll,
+            ..
+        } => Some(child::plain(source, (*cache, *poll), share.queues)),
+        Backend::External { .. } => None,
+    }
 }
 
 /// Starts the share's backend, or connects to it. It gets ready while the machine is built.

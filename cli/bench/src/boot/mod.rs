@@ -3,6 +3,7 @@
 //!
 //! Every monitor is watched in the same way. Times count from just before the process is made.
 
+mod helper;
 mod listen;
 mod process;
 mod reports;
@@ -17,6 +18,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::helper::Helper;
 pub use self::listen::Listener;
 pub use self::process::run;
 pub use self::reports::Origin;
@@ -82,6 +84,8 @@ pub struct Launch<'a> {
     pub arguments: Vec<OsString>,
     /// What its environment has besides ours.
     pub environment: Vec<(OsString, OsString)>,
+    /// Who has to run before it.
+    pub helpers: Vec<Helper>,
     /// Where it, or its guest, reports.
     pub listener: Option<Listener>,
     /// How it is made to end.

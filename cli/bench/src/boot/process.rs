@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _};
+use std::mem;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -12,6 +13,7 @@ use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 use rustix::time::{ClockId, clock_gettime};
 
+use super::helper::Helpers;
 use super::screen::Screen;
 use super::{BootError, Inspect, Launch, Listener, Mark, Run, Stop, Until, Watching};
 use crate::sys::{self, Ended};
@@ -133,10 +135,12 @@ struct Process {
     output: ChildStdout,
     start: Instant,
     started_ns: u64,
+    /// Ended last.
+    _helpers: Helpers,
 }
 
 impl Process {
-    fn start(launch: &Launch<'_>, errors: File) -> Result<Self, BootError> {
+    fn start(launch: &mut Launch<'_>, errors: File) -> Result<Self, BootError> {
         let failed = |source| BootError::Start {
             program: launch.program.clone(),
             source,
@@ -147,9 +151,11 @@ impl Process {
             .envs(launch.environment.iter().map(|(key, value)| (key, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(errors);
+            .stderr(errors.try_clone().map_err(BootError::Watch)?);
         sys::die_with_parent(&mut command);
+        let wanted = mem::take(&mut launch.helpers);
         let (start, started_ns) = (Instant::now(), monotonic_ns());
+        let helpers = Helpers::start(wanted, &errors)?;
         let mut child = command.spawn().map_err(failed)?;
         let opened = open(&mut child);
         let (handle, output) = match opened {
@@ -167,6 +173,7 @@ impl Process {
             output,
             start,
             started_ns,
+            _helpers: helpers,
         })
     }
 
@@ -374,14 +381,18 @@ fn milliseconds(time: Duration) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::os::unix::net::UnixListener;
+
     use super::*;
-    use crate::boot::Text;
+    use crate::boot::{Helper, Text};
 
     fn shell(script: &str) -> Launch<'static> {
         Launch {
             program: "sh".into(),
             arguments: ["-c".into(), script.into()].to_vec(),
             environment: Vec::new(),
+            helpers: Vec::new(),
             listener: None,
             stop: Stop::Signal,
         }
@@ -436,6 +447,31 @@ mod tests {
         };
         let run = run(&mut launch, &watching(Until::Ready), None, None).unwrap();
         assert!(run.marks.contains_key(&Mark::Stop));
+    }
+
+    #[test]
+    fn helper_runs_before_the_monitor_and_goes_with_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, own) = (dir.path().join("socket"), dir.path().join("helper"));
+        let helper = Helper {
+            program: "sh".into(),
+            arguments: vec![
+                "-c".into(),
+                format!("echo $$ > {}; exec sleep 1000", own.display()).into(),
+            ],
+            socket: UnixListener::bind(&path).unwrap(),
+        };
+        let mut launch = Launch {
+            helpers: vec![helper],
+            ..shell(&format!(
+                "until [ -s {} ]; do :; done; echo INIT",
+                own.display()
+            ))
+        };
+        run(&mut launch, &watching(Until::Exit), None, None).unwrap();
+        let pid: i32 = fs::read_to_string(own).unwrap().trim().parse().unwrap();
+        let gone = rustix::process::test_kill_process(Pid::from_raw(pid).unwrap());
+        assert_eq!(gone, Err(Errno::SRCH));
     }
 
     #[test]

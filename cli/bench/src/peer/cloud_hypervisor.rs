@@ -3,16 +3,17 @@
 use std::ffi::OsString;
 use std::path::Path;
 
-use super::{joined, split};
+use super::{SHARE_QUEUE, joined, share_socket, split};
 use crate::machine::{Access, Machine};
 
-pub(super) fn arguments(machine: &Machine, socket: &Path) -> Vec<OsString> {
+pub(super) fn arguments(machine: &Machine, dir: &Path, socket: &Path) -> Vec<OsString> {
     let mut words: Vec<OsString> = split("--serial tty --console off").collect();
     words.extend(["--cpus".into(), format!("boot={}", machine.vcpus).into()]);
-    words.extend([
-        "--memory".into(),
-        format!("size={}M", machine.memory_mib).into(),
-    ]);
+    let mut memory = format!("size={}M", machine.memory_mib);
+    if !machine.shares.is_empty() {
+        memory.push_str(",shared=on");
+    }
+    words.extend(["--memory".into(), memory.into()]);
     words.extend(["--kernel".into(), machine.kernel.clone().into()]);
     if let Some(initrd) = &machine.initrd {
         words.extend(["--initramfs".into(), initrd.clone().into()]);
@@ -28,6 +29,26 @@ pub(super) fn arguments(machine: &Machine, socket: &Path) -> Vec<OsString> {
             Access::ReadWrite => ",readonly=off",
         };
         joined("path=", &disk.path, readonly)
+    }));
+    if !machine.nics.is_empty() {
+        words.push("--net".into());
+    }
+    words.extend(machine.nics.iter().map(|nic| {
+        // Queues are counted, not pairs of them.
+        let queues = u16::from(nic.queues).saturating_mul(2);
+        format!("tap={},mac={},num_queues={queues}", nic.tap, nic.mac).into()
+    }));
+    if !machine.shares.is_empty() {
+        words.push("--fs".into());
+    }
+    words.extend(machine.shares.iter().enumerate().map(|(index, share)| {
+        let (tag, queues) = (&share.tag, share.queues);
+        let rest = format!(",num_queues={queues},queue_size={SHARE_QUEUE}");
+        joined(
+            &format!("tag={tag},socket="),
+            &share_socket(dir, index),
+            &rest,
+        )
     }));
     if let Some(cid) = machine.cid {
         words.push("--vsock".into());

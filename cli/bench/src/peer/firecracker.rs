@@ -20,6 +20,13 @@ pub(super) fn arguments(machine: &Machine, dir: &Path, socket: &Path) -> io::Res
             "is_read_only": disk.access == Access::ReadOnly,
         })
     });
+    let cards = machine.nics.iter().enumerate().map(|(index, nic)| {
+        json!({
+            "iface_id": format!("net{index}"),
+            "guest_mac": nic.mac,
+            "host_dev_name": nic.tap,
+        })
+    });
     let mut file = json!({
         "boot-source": {
             "kernel_image_path": machine.kernel,
@@ -27,6 +34,7 @@ pub(super) fn arguments(machine: &Machine, dir: &Path, socket: &Path) -> io::Res
             "boot_args": machine.cmdline,
         },
         "drives": drives.collect::<Vec<_>>(),
+        "network-interfaces": cards.collect::<Vec<_>>(),
         "machine-config": { "vcpu_count": machine.vcpus, "mem_size_mib": machine.memory_mib },
     });
     if let (Some(cid), Some(file)) = (machine.cid, file.as_object_mut()) {

@@ -12,7 +12,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use crate::machine::Machine;
+use crate::machine::{Machine, Nic};
 
 /// Ways to start a monitor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -133,9 +133,22 @@ impl Peer {
     /// When a file cannot be written.
     pub fn arguments(&self, machine: &Machine, dir: &Path) -> io::Result<Vec<OsString>> {
         match self.kind {
-            Kind::Qemu => Ok(qemu::arguments(machine)),
-            Kind::CloudHypervisor => Ok(cloud_hypervisor::arguments(machine, &socket(dir))),
+            Kind::Qemu => Ok(qemu::arguments(machine, dir)),
+            Kind::CloudHypervisor => Ok(cloud_hypervisor::arguments(machine, dir, &socket(dir))),
             Kind::Firecracker => firecracker::arguments(machine, dir, &socket(dir)),
+        }
+    }
+
+    /// Whether its guests can have shared directories.
+    pub fn shares_directories(&self) -> bool {
+        self.kind != Kind::Firecracker
+    }
+
+    /// How many pairs of queues it gives a card. Who has one pair expects a tap that was made for one.
+    pub fn queues(&self, nic: &Nic) -> u8 {
+        match self.kind {
+            Kind::Qemu | Kind::CloudHypervisor => nic.queues,
+            Kind::Firecracker => 1,
         }
     }
 
@@ -165,6 +178,14 @@ fn socket(dir: &Path) -> PathBuf {
     dir.join("vsock")
 }
 
+/// Entries of a share's request queue, as many as ours have.
+const SHARE_QUEUE: u16 = 512;
+
+/// Where a monitor whose files are in `dir` connects to who serves its share number `index`.
+pub fn share_socket(dir: &Path, index: usize) -> PathBuf {
+    dir.join(format!("fs{index}"))
+}
+
 /// `words`, split at blanks.
 fn split(words: &str) -> impl Iterator<Item = OsString> {
     words.split_ascii_whitespace().map(OsString::from)
@@ -181,7 +202,7 @@ fn joined(prefix: &str, path: &Path, suffix: &str) -> OsString {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::machine::{Access, Disk};
+    use crate::machine::{Access, Disk, Nic, Share};
 
     fn machine() -> Machine {
         let disk = |path: &str, access| Disk {
@@ -198,13 +219,28 @@ mod tests {
                 disk("/b/system", Access::ReadOnly),
                 disk("/b/data", Access::ReadWrite),
             ],
+            nics: vec![card(1)],
+            shares: Vec::new(),
             cid: Some(7),
         }
     }
 
+    fn card(queues: u8) -> Nic {
+        Nic {
+            tap: "vm-slot1".to_owned(),
+            mac: "02:00:00:00:00:01".to_owned(),
+            queues,
+            vhost: false,
+        }
+    }
+
     fn words(name: &str, dir: &Path) -> String {
+        words_for(name, &machine(), dir)
+    }
+
+    fn words_for(name: &str, machine: &Machine, dir: &Path) -> String {
         let peer: Peer = format!("{name}=/bin/x").parse().unwrap();
-        let words = peer.arguments(&machine(), dir).unwrap();
+        let words = peer.arguments(machine, dir).unwrap();
         let words: Vec<_> = words.iter().map(|word| word.to_string_lossy()).collect();
         words.join(" ")
     }
@@ -246,6 +282,88 @@ mod tests {
         assert_eq!(file["drives"][0]["is_read_only"], true);
         assert_eq!(file["drives"][1]["path_on_host"], "/b/data");
         assert_eq!(file["vsock"]["guest_cid"], 7);
+    }
+
+    #[test]
+    fn cards_are_given_as_each_monitor_takes_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let one = machine();
+        let two = Machine {
+            nics: vec![Nic {
+                vhost: true,
+                ..card(2)
+            }],
+            ..machine()
+        };
+        let qemu = words_for("qemu", &one, dir.path());
+        let tap = "-netdev tap,id=net0,ifname=vm-slot1,script=no,downscript=no";
+        let device = "-device virtio-net-device,netdev=net0,mac=02:00:00:00:00:01";
+        assert!(qemu.contains(&format!("{tap} {device} ")), "{qemu}");
+        let qemu = words_for("qemu", &two, dir.path());
+        let both = format!("{tap},queues=2,vhost=on {device},mq=on");
+        assert!(qemu.contains(&both), "{qemu}");
+        let cloud = words_for("cloud-hypervisor", &one, dir.path());
+        let net = "--net tap=vm-slot1,mac=02:00:00:00:00:01,num_queues=";
+        assert!(cloud.contains(&format!("{net}2")), "{cloud}");
+        let cloud = words_for("cloud-hypervisor", &two, dir.path());
+        assert!(cloud.contains(&format!("{net}4")), "{cloud}");
+        words_for("firecracker", &two, dir.path());
+        let file = std::fs::read(dir.path().join("firecracker.json")).unwrap();
+        let file: serde_json::Value = serde_json::from_slice(&file).unwrap();
+        let card = &file["network-interfaces"][0];
+        assert_eq!(card["guest_mac"], "02:00:00:00:00:01");
+        assert_eq!(card["host_dev_name"], "vm-slot1");
+    }
+
+    #[test]
+    fn shares_need_memory_that_is_shared() {
+        let dir = Path::new("/b");
+        let shared = Machine {
+            shares: vec![Share {
+                tag: "store".to_owned(),
+                queues: 2,
+            }],
+            ..machine()
+        };
+        let qemu = words_for("qemu", &shared, dir);
+        for word in [
+            "-object memory-backend-memfd,id=ram,size=256M,share=on",
+            "-machine memory-backend=ram",
+            "-chardev socket,id=fs0,path=/b/fs0",
+            "vhost-user-fs-device,chardev=fs0,tag=store,num-request-queues=2,queue-size=512",
+        ] {
+            assert!(qemu.contains(word), "{word}: {qemu}");
+        }
+        let cloud = words_for("cloud-hypervisor", &shared, dir);
+        for word in [
+            "--memory size=256M,shared=on",
+            "--fs tag=store,socket=/b/fs0,num_queues=2,queue_size=512",
+        ] {
+            assert!(cloud.contains(word), "{word}: {cloud}");
+        }
+        let at = |name: &str| name.parse::<Peer>().unwrap().shares_directories();
+        assert!(at("qemu=/x") && at("cloud-hypervisor=/x") && !at("firecracker=/x"));
+    }
+
+    #[test]
+    fn firecracker_has_one_pair_of_queues() {
+        let queues = |name: &str| name.parse::<Peer>().unwrap().queues(&card(4));
+        assert_eq!(
+            ["qemu=/x", "cloud-hypervisor=/x", "firecracker=/x"].map(queues),
+            [4, 4, 1]
+        );
+    }
+
+    #[test]
+    fn machine_without_cards_gets_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let none = Machine {
+            nics: Vec::new(),
+            ..machine()
+        };
+        let qemu = words_for("qemu", &none, dir.path());
+        let cloud = words_for("cloud-hypervisor", &none, dir.path());
+        assert!(!qemu.contains("-netdev") && !cloud.contains("--net"));
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use store::copy::{Method, copy_image};
 
 use super::super::{CommandError, Context};
+use super::cards::Cards;
 use super::overlay::{self, Replaced};
 use crate::resolve::{Disk, Slot};
 
@@ -33,7 +34,7 @@ impl Berth {
     pub(super) fn make(
         context: &Context,
         (argument, slot): (&str, &Slot),
-        bases: &[Base],
+        (bases, cards): (&[Base], &Cards),
         (scratch, config): (&Path, PathBuf),
     ) -> Result<Self, CommandError> {
         fs::create_dir_all(scratch).map_err(CommandError::on("make a directory for copies"))?;
@@ -42,7 +43,7 @@ impl Berth {
             .iter()
             .map(|base| Replaced::new(&base.disk, image(base)))
             .collect();
-        overlay::write(context, argument, (slot, &replaced), &config)?;
+        overlay::write(context, argument, (slot, &replaced, cards), &config)?;
         let images = bases
             .iter()
             .map(|base| (base.disk.id.clone(), base.path.clone(), image(base)));

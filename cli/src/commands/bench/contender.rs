@@ -6,10 +6,11 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
 use std::io;
-use std::path::PathBuf;
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
 
-use boot_bench::boot::{Launch, Listener, Mark, Run, Stop};
-use boot_bench::peer::Peer;
+use boot_bench::boot::{Helper, Launch, Listener, Mark, Run, Stop};
+use boot_bench::peer::{Peer, share_socket};
 use boot_bench::series::Contender;
 use devices::notify::PORT as NOTIFY;
 use hostnet::slot::SlotName;
@@ -22,11 +23,13 @@ use crate::args::BenchBoot;
 use crate::boot_record;
 use crate::client::{Ask, Client};
 use crate::resolve::{ReadyWhen, Slot};
+use crate::share;
 
 /// A build of slotvmm.
 pub(super) struct Ours<'a> {
     name: String,
     program: PathBuf,
+    stage: &'a Stage,
     berth: &'a Berth,
     slot: &'a Slot,
     arguments: Vec<OsString>,
@@ -37,7 +40,7 @@ impl<'a> Ours<'a> {
     pub(super) fn new(
         name: &str,
         program: PathBuf,
-        (berth, slot): (&'a Berth, &'a Slot),
+        (stage, berth, slot): (&'a Stage, &'a Berth, &'a Slot),
         args: &BenchBoot,
     ) -> Self {
         let mut arguments: Vec<OsString> = vec!["--config".into(), berth.config().into()];
@@ -51,6 +54,7 @@ impl<'a> Ours<'a> {
         Self {
             name: name.to_owned(),
             program,
+            stage,
             berth,
             slot,
             arguments,
@@ -75,6 +79,7 @@ impl Contender for Ours<'_> {
 
     fn launch(&self) -> io::Result<Launch<'_>> {
         self.berth.fresh_disks()?;
+        self.stage.cards.fresh()?;
         let mut environment = Vec::new();
         let mut listener = None;
         if let ReadyWhen::Notify(_) = self.slot.ready.when {
@@ -88,6 +93,7 @@ impl Contender for Ours<'_> {
             program: self.program.clone(),
             arguments: self.arguments.clone(),
             environment,
+            helpers: Vec::new(),
             listener,
             stop: Stop::Ask(&self.shut_down),
         })
@@ -115,6 +121,8 @@ impl Contender for Ours<'_> {
 /// Somebody else's monitor.
 pub(super) struct Other<'a> {
     peer: Peer,
+    /// Our own program.
+    own: PathBuf,
     stage: &'a Stage,
     slot: &'a Slot,
     /// Of the boot that was prepared last.
@@ -122,13 +130,30 @@ pub(super) struct Other<'a> {
 }
 
 impl<'a> Other<'a> {
-    pub(super) fn new(peer: Peer, (stage, slot): (&'a Stage, &'a Slot)) -> Self {
+    pub(super) fn new(peer: Peer, own: PathBuf, (stage, slot): (&'a Stage, &'a Slot)) -> Self {
         Self {
             peer,
+            own,
             stage,
             slot,
             dir: RefCell::new(None),
         }
+    }
+
+    /// Who serves the slot's shares where the monitor, whose files are in `dir`, connects to: our own
+    /// backends, as ours have them.
+    fn backends(&self, dir: &Path) -> io::Result<Vec<Helper>> {
+        let served = self.slot.shares.iter().enumerate();
+        let helpers = served.filter_map(|(index, share)| {
+            let arguments = share::backend_arguments(share)?;
+            let socket = UnixListener::bind(share_socket(dir, index));
+            Some(socket.map(|socket| Helper {
+                program: self.own.clone(),
+                arguments,
+                socket,
+            }))
+        });
+        helpers.collect()
     }
 }
 
@@ -143,6 +168,10 @@ impl Contender for Other<'_> {
 
     fn launch(&self) -> io::Result<Launch<'_>> {
         self.stage.berth.fresh_disks()?;
+        let nics = &self.stage.machine.nics;
+        self.stage
+            .cards
+            .fresh_for(nics, |nic| self.peer.queues(nic))?;
         let dir = self.stage.boot_dir()?;
         let listener = match &self.slot.ready.when {
             ReadyWhen::Notify(target) => {
@@ -152,11 +181,13 @@ impl Contender for Other<'_> {
             _ => None,
         };
         let arguments = self.peer.arguments(&self.stage.machine, dir.path())?;
+        let helpers = self.backends(dir.path())?;
         self.dir.replace(Some(dir));
         Ok(Launch {
             program: self.peer.program.clone(),
             arguments,
             environment: Vec::new(),
+            helpers,
             listener,
             stop: Stop::Signal,
         })
@@ -168,7 +199,7 @@ impl Contender for Other<'_> {
     }
 }
 
-fn remove(path: &std::path::Path) -> io::Result<()> {
+fn remove(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),

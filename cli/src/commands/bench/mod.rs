@@ -1,10 +1,11 @@
 //! `bench`: boots a slot again and again, in turns with other monitors.
 //!
-//! [`prepare`] makes copies of what boots write to, [`berth`] a place for each machine, [`contender`] says how each monitor is started,
-//! [`overlay`] writes the configuration that our own boots have, [`text`] prints the results. The boots
-//! themselves are `boot_bench`'s.
+//! [`prepare`] makes copies of what boots write to, [`berth`] a place for each machine, [`cards`] their
+//! network, [`contender`] says how each monitor is started, [`overlay`] writes the configuration that our own
+//! boots have, [`text`] prints the results. The boots themselves are `boot_bench`'s.
 
 mod berth;
+mod cards;
 mod contender;
 mod overlay;
 mod prepare;
@@ -31,7 +32,7 @@ use crate::client::Interrupts;
 use crate::config::ConsoleMode;
 use crate::exit::Exit;
 use crate::output::print;
-use crate::resolve::{ReadyWhen, Slot};
+use crate::resolve::{Backend, ReadyWhen, Share, Slot};
 
 /// Dispatches `bench`.
 pub(super) fn bench(command: &BenchCommand, context: &Context) -> Result<Exit, CommandError> {
@@ -51,7 +52,7 @@ fn boot(args: &BenchBoot, context: &Context) -> Result<Exit, CommandError> {
     }
     let (peers, mut notes) = peers(args, &slot);
     let stage = Stage::set(args, context, &slot)?;
-    notes.extend(stage.left_out());
+    notes.extend(stage.notes());
     let others = contenders(args, &stage, &slot, peers)?;
     let contenders: Vec<&dyn Contender> = others.iter().map(AsRef::as_ref).collect();
     let plan = plan(args, &slot);
@@ -85,18 +86,18 @@ fn contenders<'a>(
     let own = std::env::current_exe().map_err(CommandError::on("find the program of slotvmm"))?;
     let mut contenders: Vec<Box<dyn Contender>> = vec![Box::new(Ours::new(
         "slotvmm",
-        own,
-        (&stage.berth, slot),
+        own.clone(),
+        (stage, &stage.berth, slot),
         args,
     ))];
     for peer in &args.peers {
         if let args::OtherProgram::Slotvmm { name, program } = peer {
-            let other = Ours::new(name, program.clone(), (&stage.berth, slot), args);
+            let other = Ours::new(name, program.clone(), (stage, &stage.berth, slot), args);
             contenders.push(Box::new(other));
         }
     }
     for peer in peers {
-        contenders.push(Box::new(Other::new(peer, (stage, slot))));
+        contenders.push(Box::new(Other::new(peer, own.clone(), (stage, slot))));
     }
     Ok(contenders)
 }
@@ -131,24 +132,28 @@ fn peers(args: &BenchBoot, slot: &Slot) -> (Vec<Peer>, Vec<String>) {
             )),
         }
     }
-    if let Some(lacking) = lacking(slot)
-        && !peers.is_empty()
-    {
-        let names: Vec<String> = peers.drain(..).map(|peer| peer.name).collect();
-        notes.push(format!(
-            "Not compared with {}: the slot has {lacking}, which they are not given.",
-            names.join(", ")
-        ));
-    }
+    peers.retain(|peer| match lacking(peer, args, slot) {
+        None => true,
+        Some(lacking) => {
+            let name = &peer.name;
+            notes.push(format!("Not compared with {name}: the slot has {lacking}."));
+            false
+        }
+    });
     (peers, notes)
 }
 
-/// What the slot has and other monitors are not given.
-fn lacking(slot: &Slot) -> Option<&'static str> {
-    if !slot.shares.is_empty() {
-        Some("shared directories")
+/// What the slot has that a peer does not, or is not given.
+fn lacking(peer: &Peer, args: &BenchBoot, slot: &Slot) -> Option<&'static str> {
+    let external = |share: &Share| matches!(share.backend, Backend::External { .. });
+    if !slot.shares.is_empty() && !peer.shares_directories() {
+        Some("shared directories, which that has not")
+    } else if slot.shares.iter().any(external) {
+        Some("a shared directory with a backend of its own, which takes one connection")
+    } else if !args.no_net && slot.nics.iter().any(|nic| nic.dhcp) {
+        Some("a network card that answers DHCP, which others do not; --no-net leaves it out")
     } else if slot.console == ConsoleMode::Hvc {
-        Some("a virtio console")
+        Some("a virtio console, which that is not given")
     } else {
         None
     }

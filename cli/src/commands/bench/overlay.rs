@@ -1,5 +1,5 @@
 //! The configuration of our own boots: what the slot's files say, with disks and run directory
-//! replaced, and without network cards.
+//! replaced, and without network cards where they are left out.
 
 use std::fs;
 use std::io;
@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value, json};
 
 use super::super::{CommandError, Context};
-use crate::resolve::{Disk, ReadyWhen, Slot};
+use super::cards::Cards;
+use crate::resolve::{Disk, Paths, ReadyWhen, Slot};
 
 /// A disk whose image was replaced by a copy.
 #[derive(Debug)]
@@ -49,11 +50,12 @@ impl Replaced {
 pub(super) fn write(
     context: &Context,
     argument: &str,
-    (slot, replaced): (&Slot, &[Replaced]),
+    (slot, replaced, cards): (&Slot, &[Replaced], &Cards),
     dir: &Path,
 ) -> Result<(), CommandError> {
     let host = context.config.host_path()?;
     let own = context.load(argument)?.path;
+    let net_dir = Paths::of(&context.config.host()?).net_dir;
     let write = || {
         let mut host = read(host.as_deref())?;
         host.insert("run_dir".to_owned(), json!(dir.join("run")));
@@ -61,6 +63,11 @@ pub(super) fn write(
         host.insert("cache_dir".to_owned(), json!(slot.paths.cache_dir));
         let mut file = read(own.as_deref())?;
         patch(&mut file, slot, replaced);
+        if cards.are_in() {
+            leave_network(&mut host, &mut file, &net_dir);
+        } else {
+            file.insert("net".to_owned(), json!([]));
+        }
         fs::create_dir_all(dir.join("slots"))?;
         fs::create_dir_all(dir.join("run"))?;
         fs::write(dir.join("host.json"), Value::from(host).to_string())?;
@@ -68,6 +75,20 @@ pub(super) fn write(
         fs::write(dir.join(name), Value::from(file).to_string())
     };
     write().map_err(CommandError::on("write the configuration of the boots"))
+}
+
+/// Boots look at what was done to the slot's network, as they always do, and do nothing to it: theirs is
+/// complete.
+fn leave_network(host: &mut Map<String, Value>, file: &mut Map<String, Value>, net_dir: &Path) {
+    let net = host.entry("net").or_insert_with(|| json!({}));
+    if let Some(net) = net.as_object_mut() {
+        net.insert("state_dir".to_owned(), json!(net_dir));
+        net.remove("auto");
+    }
+    let cards = file.get_mut("net").and_then(Value::as_array_mut);
+    for card in cards.into_iter().flatten() {
+        card.as_object_mut().and_then(|card| card.remove("auto"));
+    }
 }
 
 /// A file as a value; an absent one is empty. It was read before, so it is well-formed.
@@ -88,9 +109,8 @@ fn read(path: Option<&Path>) -> io::Result<Map<String, Value>> {
 
 fn patch(file: &mut Map<String, Value>, slot: &Slot, replaced: &[Replaced]) {
     file.insert("index".to_owned(), json!(slot.index.get()));
-    file.insert("net".to_owned(), json!([]));
     if let ReadyWhen::Tcp(_) = slot.ready.when {
-        // Nothing is connected to without a card.
+        // Nobody connects to the guests of peers.
         file.insert("ready".to_owned(), json!({ "when": "none" }));
     }
     for disk in replaced {

@@ -5,13 +5,14 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use boot_bench::machine::{Access, Disk as BenchDisk, Machine};
+use boot_bench::machine::{Access, Disk as BenchDisk, Machine, Share as BenchShare};
 use store::copy::{Method, copy_image};
 use tempfile::TempDir;
 use vmm::boot::{self, Payload};
 
 use super::super::{CommandError, Context};
 use super::berth::{Base, Berth};
+use super::cards::{self, Cards};
 use crate::args::BenchBoot;
 use crate::config::ConfigDir;
 use crate::disk;
@@ -23,6 +24,8 @@ use crate::rundir::RunDir;
 pub(super) struct Stage {
     /// What every monitor boots.
     pub(super) machine: Machine,
+    /// The cards of every boot.
+    pub(super) cards: Cards,
     /// Where boots in turns happen.
     pub(super) berth: Berth,
     /// The slot's disks as they were.
@@ -32,7 +35,7 @@ pub(super) struct Stage {
     /// In memory, where run directories are: configuration and sockets.
     sockets: TempDir,
     about: Vec<(String, String)>,
-    left_out: Vec<String>,
+    notes: Vec<String>,
     /// Removed last.
     _claim: RunDir,
 }
@@ -58,8 +61,9 @@ impl Stage {
             .tempdir_in(&slot.paths.run_dir);
         let sockets = sockets.map_err(CommandError::on("make a directory for sockets"))?;
         let bases = copy_disks(slot, scratch.path())?;
+        let cards = Cards::prepare(args, slot);
         let place = (scratch.path(), sockets.path().to_owned());
-        let berth = Berth::make(context, (&args.slot, slot), &bases, place)?;
+        let berth = Berth::make(context, (&args.slot, slot), (&bases, &cards), place)?;
         // As our own boots resolve it, or peers would have parameters for what was left out.
         let booted = as_booted(berth.config(), slot)?;
         let payload = boot::open(&plan::vm_config(&booted).boot)?;
@@ -74,10 +78,13 @@ impl Stage {
                 initrd: exported.initrd,
                 cmdline: payload.params().to_owned(),
                 disks: disks(slot, &berth),
+                nics: booted.nics.iter().map(cards::for_peers).collect(),
+                shares: shares(slot),
                 cid: booted.vsock.as_ref().map(|vsock| vsock.cid),
             },
-            about: describe(slot, &payload),
-            left_out: left_out(slot),
+            about: describe(&booted, &payload),
+            notes: notes(slot, &cards),
+            cards,
             berth,
             bases,
             scratch,
@@ -97,7 +104,7 @@ impl Stage {
             let name = number.to_string();
             let scratch = self.scratch.path().join(&name);
             let place = (scratch.as_path(), self.sockets.path().join(&name));
-            Berth::make(context, (argument, slot), &self.bases, place)
+            Berth::make(context, (argument, slot), (&self.bases, &self.cards), place)
         });
         berths.collect()
     }
@@ -114,9 +121,9 @@ impl Stage {
         self.about.clone()
     }
 
-    /// What boots do not have that the slot has.
-    pub(super) fn left_out(&self) -> Vec<String> {
-        self.left_out.clone()
+    /// How boots differ from those of the slot.
+    pub(super) fn notes(&self) -> Vec<String> {
+        self.notes.clone()
     }
 }
 
@@ -139,6 +146,14 @@ fn disks(slot: &Slot, berth: &Berth) -> Vec<BenchDisk> {
         },
     });
     disks.collect()
+}
+
+fn shares(slot: &Slot) -> Vec<BenchShare> {
+    let shares = slot.shares.iter().map(|share| BenchShare {
+        tag: share.tag.clone(),
+        queues: share.queues,
+    });
+    shares.collect()
 }
 
 /// Copies the disks that are written to, as they are now.
@@ -194,23 +209,25 @@ fn describe(slot: &Slot, payload: &Payload) -> Vec<(String, String)> {
         ("vCPUs", slot.machine.vcpus.to_string()),
         ("memory", format!("{} MiB", slot.machine.memory_mib)),
         ("disks", slot.disks.len().to_string()),
+        ("network cards", slot.nics.len().to_string()),
         ("ready", slot.ready.when.to_string()),
     ];
     pairs.map(|(name, value)| (name.to_owned(), value)).to_vec()
 }
 
-fn left_out(slot: &Slot) -> Vec<String> {
-    let mut notes = Vec::new();
-    if !slot.nics.is_empty() {
+fn notes(slot: &Slot, cards: &Cards) -> Vec<String> {
+    let mut notes = cards.notes.clone();
+    if let crate::resolve::ReadyWhen::Tcp(_) = slot.ready.when {
         notes.push(
-            "The slot's network card is left out of every boot, and its address out of the parameters."
+            "Nobody connects to the guest, so that `ready` is not seen: --mark ready=TEXT names a text on \
+             the console."
                 .to_owned(),
         );
     }
-    if let crate::resolve::ReadyWhen::Tcp(_) = slot.ready.when {
+    if !slot.shares.is_empty() {
         notes.push(
-            "Without a card nothing can be connected to, so that `ready` is not seen: --mark ready=TEXT \
-             names a text on the console."
+            "Other monitors have the shared directories from slotvmm's own backend, started before them as a \
+             part of the boot, and without a window."
                 .to_owned(),
         );
     }

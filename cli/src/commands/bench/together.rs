@@ -25,7 +25,7 @@ pub(super) fn boot(
 ) -> Result<Exit, CommandError> {
     let own = std::env::current_exe().map_err(CommandError::on("find the program of slotvmm"))?;
     let berths = stage.berths(context, (&args.slot, slot), machines)?;
-    let ours = |berth| Ours::new("slotvmm", own.clone(), (berth, slot), args);
+    let ours = |berth| Ours::new("slotvmm", own.clone(), (stage, berth, slot), args);
     let contenders: Vec<Ours<'_>> = berths.iter().map(|berth: &Berth| ours(berth)).collect();
     let contenders: Vec<&dyn Contender> = contenders.iter().map(|one| one as _).collect();
     let plan = Plan {
@@ -43,7 +43,7 @@ pub(super) fn boot(
         .map_err(io::Error::other)
         .map_err(CommandError::on("boot machines at once"))?;
     super::save(args, &results)?;
-    print(&Printed(&results, stage.left_out()), context.format)
+    print(&Printed(&results, stage.notes()), context.format)
         .map_err(CommandError::on("print the results"))?;
     Ok(if results.failures.is_empty() {
         Exit::Success

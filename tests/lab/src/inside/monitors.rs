@@ -170,6 +170,8 @@ impl Guest {
                 path: self.disk.clone(),
                 access: Access::ReadWrite,
             }],
+            nics: Vec::new(),
+            shares: Vec::new(),
             cid: None,
         }
     }
