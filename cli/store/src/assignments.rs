@@ -109,9 +109,15 @@ impl Change {
     }
 
     /// Decides it and carries it out: after the first write it happens, whoever is killed. When the
-    /// host refuses before the assignments are written, it is given up.
+    /// host refuses before the assignments are written, it is given up. A state in it that somebody
+    /// else is making is refused: it could be carried out only when that is done.
     pub(crate) fn make(&self, locked: &Locked<'_>) -> Result<(), StoreError> {
         let layout = locked.layout();
+        for state in self.slots.values().flatten() {
+            if !layout.state(state).is_dir() {
+                locked.require_unmade(state)?;
+            }
+        }
         let before = Assignments::read(layout)?;
         write_json(&layout.journal(), self)?;
         fault::point("a change of assignments is decided");

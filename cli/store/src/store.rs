@@ -197,8 +197,14 @@ impl Locked<'_> {
         }
     }
 
-    /// Fails when the name of a new state is taken.
+    /// Fails while somebody is making the state. Nobody begins to while the store is locked.
+    pub(crate) fn require_unmade(&self, state: &Name) -> Result<(), StoreError> {
+        building::refuse_while_alive(&beside(&self.layout().state(state), NEW))
+    }
+
+    /// Fails when the name of a new state is taken, or is about to be.
     pub(crate) fn require_free(&self, state: &Name) -> Result<(), StoreError> {
+        self.require_unmade(state)?;
         if fs::symlink_metadata(self.layout().state(state)).is_err() {
             return Ok(());
         }

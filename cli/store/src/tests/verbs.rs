@@ -5,9 +5,11 @@ use std::os::unix::fs::MetadataExt as _;
 
 use super::tree::{furnish, tree, write_image};
 use super::{Fixture, name};
+use crate::building::Building;
+use crate::fsck::Mode;
 use crate::identity::{self, Identity};
 use crate::lock::{Access, try_lock};
-use crate::{Conflict, Keep, StoreError};
+use crate::{Assignments, Conflict, Keep, StoreError};
 
 fn furnished() -> Fixture {
     let fixture = Fixture::new();
@@ -257,4 +259,39 @@ fn everything_in_the_store_is_listed() {
     let of = |slot: &str| slots.iter().find(|it| it.slot == name(slot)).unwrap();
     assert_eq!(of("slot1").state, Some(name("web")));
     assert_eq!(of("slot2").state, None);
+}
+
+#[test]
+fn state_that_is_being_made_is_waited_for_by_whoever_wants_it() {
+    let fixture = furnished();
+    let (store, new) = (&fixture.store, name("new"));
+    let before = tree(fixture.dir.path());
+    let building = {
+        let locked = store.lock().unwrap();
+        Building::begin_state(&locked, &new).unwrap()
+    };
+    let assign = || store.assign(&name("slot4"), &new, Conflict::Refuse);
+    let refused = [
+        assign().map(drop),
+        store.create(&new),
+        store.adopt(&name("slot2"), &new, &|_, _| ()).map(drop),
+        store
+            .clone_state((&name("web"), Identity::Keep), &new, &|_, _| ())
+            .map(drop),
+    ];
+    for refused in refused {
+        assert!(
+            matches!(refused, Err(StoreError::BeingMade { .. })),
+            "{refused:?}"
+        );
+    }
+    assert_eq!(store.fsck(Mode::Look).unwrap(), []);
+    assert_eq!(tree(fixture.dir.path()), before);
+    building.finish(store).unwrap();
+    assign().unwrap();
+    let assignments = Assignments::read(store.layout()).unwrap();
+    assert_eq!(
+        assignments.state_of(store.layout(), &name("slot4")),
+        Some(new)
+    );
 }
