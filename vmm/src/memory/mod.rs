@@ -19,6 +19,9 @@ pub use crate::arch::layout;
 /// Size of a huge page, and the alignment of guest RAM in this process.
 pub const HUGE_PAGE: usize = 2 << 20;
 
+/// How often another place is looked for: gaps may be too small, and other threads map memory too.
+const PLACEMENTS: usize = 16;
+
 /// Why there is no guest RAM.
 #[derive(Debug, thiserror::Error)]
 pub enum MemoryError {
@@ -110,20 +113,26 @@ fn huge_from(start: u64) -> usize {
 }
 
 /// A mapping whose address is a multiple of [`HUGE_PAGE`] wherever the host allows it; newer
-/// kernels align by themselves. Guest and host address are then congruent, which lets KVM map
+/// kernels align some by themselves. Guest and host address are then congruent, which lets KVM map
 /// whole huge pages.
 fn aligned(
     map: impl Fn() -> Result<MmapRegion, MmapRegionError>,
 ) -> Result<MmapRegion, MmapRegionError> {
-    let first = map()?;
-    let excess = first.as_ptr().addr() % HUGE_PAGE;
-    if excess == 0 {
-        return Ok(first);
+    let mut mapping = map()?;
+    let mut above = Vec::new();
+    for _ in 0..PLACEMENTS {
+        let start = mapping.as_ptr().addr();
+        if start.is_multiple_of(HUGE_PAGE) {
+            break;
+        }
+        // The kernel maps at the upper end of a gap. So the next one comes below this one and a pad
+        // that makes up the difference, unless another thread maps something there at that moment.
+        let excess = start.wrapping_sub(mapping.size()) % HUGE_PAGE;
+        let pad = sys::Pad::new(start - excess, excess);
+        above.push((mapping, pad));
+        mapping = map()?;
     }
-    drop(first);
-    // Mappings grow downwards: a pad above the next one shifts it to the boundary.
-    let _pad = MmapRegion::<()>::new(excess)?;
-    map()
+    Ok(mapping)
 }
 
 /// Total bytes of RAM.
@@ -133,17 +142,58 @@ pub fn size(memory: &Memory) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::thread;
+
     use super::*;
+
+    fn is_aligned(memory: &Memory) -> bool {
+        let mut regions = memory.iter();
+        regions.all(|region| region.as_ptr().addr().is_multiple_of(HUGE_PAGE))
+    }
 
     #[test]
     fn ram_is_aligned_for_huge_pages_on_both_sides_of_the_hole() {
         for backing in [Backing::Private, Backing::Shared] {
             let memory = create(3584, backing).unwrap();
             assert_eq!(size(&memory), 3584 << 20);
-            for region in memory.iter() {
-                assert_eq!(region.get_mmap().as_ptr().addr() % HUGE_PAGE, 0);
-            }
+            assert!(is_aligned(&memory), "{backing:?}");
         }
+    }
+
+    #[test]
+    fn ram_is_aligned_where_the_address_space_has_small_gaps() {
+        let mappings: Vec<_> = (0..64)
+            .map(|number| (number, MmapRegion::<()>::new(HUGE_PAGE - 4096).unwrap()))
+            .collect();
+        let _kept: Vec<_> = mappings
+            .into_iter()
+            .filter(|(number, _)| number % 2 == 0)
+            .collect();
+        for backing in [Backing::Private, Backing::Shared] {
+            assert!(is_aligned(&create(3584, backing).unwrap()), "{backing:?}");
+        }
+    }
+
+    #[test]
+    fn ram_is_aligned_while_other_threads_map_memory() {
+        let done = AtomicBool::new(false);
+        thread::scope(|scope| {
+            for pages in 1..4 {
+                let done = &done;
+                scope.spawn(move || {
+                    while !done.load(Ordering::Relaxed) {
+                        drop(MmapRegion::<()>::new(pages << 12).unwrap());
+                    }
+                });
+            }
+            let misplaced = (0..200)
+                .flat_map(|_| [Backing::Private, Backing::Shared])
+                .filter(|&backing| !is_aligned(&create(3584, backing).unwrap()))
+                .count();
+            done.store(true, Ordering::Relaxed);
+            assert_eq!(misplaced, 0);
+        });
     }
 
     #[test]
