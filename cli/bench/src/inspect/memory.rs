@@ -24,12 +24,35 @@ impl Resident {
         self.private_kib.saturating_add(self.shared_kib)
     }
 
-    pub(super) fn max(self, other: Self) -> Self {
+    fn max(self, other: Self) -> Self {
         if other.total_kib() > self.total_kib() {
             other
         } else {
             self
         }
+    }
+}
+
+/// What was resident at several looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Occupied {
+    /// At the look with the most.
+    pub most: Resident,
+    /// At the last look, when starting is over.
+    pub last: Resident,
+}
+
+impl Occupied {
+    pub(super) fn at_first(now: Resident) -> Self {
+        Self {
+            most: now,
+            last: now,
+        }
+    }
+
+    pub(super) fn look(&mut self, now: Resident) {
+        self.most = self.most.max(now);
+        self.last = now;
     }
 }
 
@@ -124,6 +147,18 @@ VmFlags: rd wr mr mw me
 Size:               1024 kB
 Private_Dirty:        80 kB
 ";
+
+    #[test]
+    fn most_and_last_are_told_apart() {
+        let resident = |private_kib| Resident {
+            private_kib,
+            shared_kib: 10,
+        };
+        let mut occupied = Occupied::at_first(resident(1));
+        occupied.look(resident(5));
+        occupied.look(resident(2));
+        assert_eq!((occupied.most, occupied.last), (resident(5), resident(2)));
+    }
 
     #[test]
     fn guest_ram_does_not_count() {

@@ -8,7 +8,7 @@ mod time;
 use serde::Serialize;
 
 pub use self::exits::Exits;
-pub use self::memory::Resident;
+pub use self::memory::{Occupied, Resident};
 pub use self::time::Spent;
 use crate::boot::Inspect;
 
@@ -35,8 +35,8 @@ impl<T> Known<T> {
 /// What was seen of one monitor.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Inspection {
-    /// The most it occupied besides guest RAM at any look.
-    pub memory: Known<Resident>,
+    /// What it occupied besides guest RAM.
+    pub memory: Known<Occupied>,
     /// KVM exits by reason until the last look.
     pub exits: Known<Exits>,
     /// What its processor time was spent on until the last look.
@@ -49,7 +49,7 @@ const NEVER: &str = "the process ended before it was looked at";
 #[derive(Debug)]
 pub struct Inspector {
     memory_mib: u64,
-    memory: Known<Resident>,
+    memory: Known<Occupied>,
     exits: exits::Counter,
     time: Known<Spent>,
 }
@@ -78,8 +78,8 @@ impl Inspector {
 impl Inspect for Inspector {
     fn look(&mut self, pid: u32) {
         match (memory::resident(pid, self.memory_mib), &mut self.memory) {
-            (Ok(Some(now)), Known::Value(most)) => *most = most.max(now),
-            (Ok(Some(now)), memory) => *memory = Known::Value(now),
+            (Ok(Some(now)), Known::Value(seen)) => seen.look(now),
+            (Ok(Some(now)), memory) => *memory = Known::Value(Occupied::at_first(now)),
             // Guest RAM is not there yet, or not any more.
             (Ok(None), _) | (Err(_), Known::Value(_)) => {}
             (Err(error), memory) => {

@@ -199,6 +199,7 @@ fn inspections(markup: &mut Markup, entries: &[Entry]) -> io::Result<()> {
         "CPU time in the guest",
         "private (KiB)",
         "shared (KiB)",
+        "both at last (KiB)",
         "exits",
         "by reason",
     ];
@@ -212,11 +213,13 @@ fn inspections(markup: &mut Markup, entries: &[Entry]) -> io::Result<()> {
                 cells.push(part.map_or_else(String::new, |part| format!("{:.0} %", part * 100.0)));
                 match &seen.memory {
                     Known::Value(memory) => cells.extend([
-                        memory.private_kib.to_string(),
-                        memory.shared_kib.to_string(),
+                        memory.most.private_kib.to_string(),
+                        memory.most.shared_kib.to_string(),
+                        memory.last.total_kib().to_string(),
                     ]),
                     Known::NotAvailable(why) => {
-                        cells.extend([format!("not available: {why}"), String::new()]);
+                        let why = format!("not available: {why}");
+                        cells.extend([why, String::new(), String::new()]);
                     }
                 }
                 match &seen.exits {

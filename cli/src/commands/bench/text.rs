@@ -85,9 +85,10 @@ fn inspections(entries: &[Entry]) -> String {
         };
         let memory = match &seen.memory {
             Known::Value(memory) => format!(
-                "{} KiB ({} private)",
-                memory.total_kib(),
-                memory.private_kib
+                "{} KiB ({} private), at last {}",
+                memory.most.total_kib(),
+                memory.most.private_kib,
+                memory.last.total_kib()
             ),
             Known::NotAvailable(why) => format!("not available: {why}"),
         };
