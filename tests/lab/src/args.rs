@@ -8,7 +8,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::check::Step;
 use crate::inside::{
-    BenchArgs, DemoArgs, MatrixArgs, MeasureArgs, Peer, SharesArgs, ThroughputArgs, Variant,
+    BenchArgs, DemoArgs, MatrixArgs, MeasureArgs, Peer, ReadsArgs, SharesArgs, ThroughputArgs,
+    Variant,
 };
 use crate::kernels::KernelId;
 
@@ -54,6 +55,9 @@ pub enum Command {
     Measure(MeasureCommand),
     /// Run `slotvmm bench boot` on a stock kernel, beside QEMU and whoever is named.
     Bench(BenchCommand),
+    /// Measure what a direct read of a disk costs, beside QEMU and whoever is named, with instructions
+    /// counted in the emulated lab.
+    Reads(ReadsCommand),
     /// Measure how fast a guest is reached over its network card, beside QEMU, with and without vhost.
     Throughput(ThroughputCommand),
     /// Measure how fast a guest reads a shared directory, beside QEMU with virtiofsd.
@@ -82,6 +86,8 @@ pub enum Inside {
     Measure(MeasureArgs),
     /// Boot every monitor with `slotvmm bench boot`.
     Bench(BenchArgs),
+    /// Read the disk of every monitor.
+    Reads(ReadsArgs),
     /// Transfer to and from every monitor's guest.
     Throughput(ThroughputArgs),
     /// Read a share through every backend.
@@ -153,6 +159,20 @@ pub struct BenchCommand {
     /// Another build of slotvmm to measure.
     #[arg(long, value_name = "PATH")]
     pub program: Option<PathBuf>,
+}
+
+/// What to read.
+#[derive(Debug, Args)]
+pub struct ReadsCommand {
+    /// Kernel to boot.
+    #[arg(long, default_value = "6.1-cloud")]
+    pub kernel: KernelId,
+    /// Boots per monitor, after one that is not counted.
+    #[arg(long, default_value_t = 3)]
+    pub runs: u32,
+    /// Another monitor as NAME=PATH, as of `measure`. QEMU is there unless one is named.
+    #[arg(long = "peer", value_name = "NAME=PATH")]
+    pub peers: Vec<Peer>,
 }
 
 /// What to transfer.

@@ -19,6 +19,8 @@ fn main() -> ExitCode {
         Command::Report => commands::report(),
         Command::Bench(args) => commands::bench(&args),
         Command::Inside(Inside::Bench(args)) => inside::bench(&args),
+        Command::Reads(args) => commands::reads(&args),
+        Command::Inside(Inside::Reads(args)) => inside::reads(&args),
         Command::Throughput(args) => commands::throughput(&args),
         Command::Inside(Inside::Throughput(args)) => inside::throughput(&args),
         Command::Inside(Inside::Measure(args)) => inside::measure(&args),

@@ -1,4 +1,4 @@
-//! Counts KVM's exits: a histogram trigger on the kernel's `kvm_exit` tracepoint
+//! Counts KVM's exits: a histogram trigger on the kernel's tracepoints `kvm_exit` and `kvm_userspace_exit`
 //! (Documentation/trace/histogram.rst). It counts every guest of the host, so one at a time.
 //!
 //! Reasons are numbers of the processor's maker: AMD's manual, volume 2, appendix C, and Intel's,
@@ -12,7 +12,10 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 
 const TRACING: &str = "/sys/kernel/tracing";
-const TRIGGER: &str = "hist:keys=exit_reason:size=2048";
+/// Every exit of a guest's.
+const EXIT: (&str, &str) = ("kvm_exit", "hist:keys=exit_reason:size=2048");
+/// Those that KVM leaves to the monitor.
+const USER_EXIT: (&str, &str) = ("kvm_userspace_exit", "hist:keys=reason:size=256");
 
 /// Names of reasons that occur often, on AMD's processors.
 const SVM: [(u32, &str); 10] = [
@@ -51,6 +54,7 @@ pub(super) type Reasons = BTreeMap<String, u64>;
 #[derive(Debug)]
 pub(super) struct ExitCounter {
     event: PathBuf,
+    trigger: &'static str,
     names: &'static [(u32, &'static str)],
 }
 
@@ -59,8 +63,22 @@ pub(super) struct ExitCounter {
 pub(super) struct Counting<'a>(&'a ExitCounter);
 
 impl ExitCounter {
-    /// Finds the tracepoint, mounting tracefs when nobody has.
+    /// Counts every exit, by the processor's reason; mounts tracefs when nobody has.
     pub(super) fn open() -> Result<Self> {
+        let processor = fs::read_to_string("/proc/cpuinfo").context("Cannot read /proc/cpuinfo")?;
+        let is_svm = processor.split_ascii_whitespace().any(|flag| flag == "svm");
+        Self::of(EXIT, if is_svm { &SVM } else { &VMX })
+    }
+
+    /// Counts those that KVM leaves to the monitor.
+    pub(super) fn to_monitor() -> Result<Self> {
+        Self::of(USER_EXIT, &[])
+    }
+
+    fn of(
+        (event, trigger): (&str, &'static str),
+        names: &'static [(u32, &'static str)],
+    ) -> Result<Self> {
         let tracing = Path::new(TRACING);
         if !tracing.join("events").exists() {
             let mount = Command::new("mount")
@@ -71,26 +89,27 @@ impl ExitCounter {
                 bail!("tracefs cannot be mounted at {TRACING} ({mount})");
             }
         }
-        let event = tracing.join("events/kvm/kvm_exit");
+        let event = tracing.join("events/kvm").join(event);
         if !event.join("hist").exists() {
             bail!(
                 "{} has no histogram: KVM exits cannot be counted",
                 event.display()
             );
         }
-        let processor = fs::read_to_string("/proc/cpuinfo").context("Cannot read /proc/cpuinfo")?;
-        let is_svm = processor.split_ascii_whitespace().any(|flag| flag == "svm");
-        let names: &[_] = if is_svm { &SVM } else { &VMX };
-        Ok(Self { event, names })
+        Ok(Self {
+            event,
+            trigger,
+            names,
+        })
     }
 
     /// Starts at zero.
     pub(super) fn start(&self) -> Result<Counting<'_>> {
-        self.trigger(TRIGGER)?;
+        self.set(self.trigger)?;
         Ok(Counting(self))
     }
 
-    fn trigger(&self, text: &str) -> Result<()> {
+    fn set(&self, text: &str) -> Result<()> {
         fs::write(self.event.join("trigger"), text)
             .with_context(|| format!("Cannot set the trigger {text}"))
     }
@@ -106,8 +125,8 @@ impl Counting<'_> {
 
 impl Drop for Counting<'_> {
     fn drop(&mut self) {
-        if let Err(error) = self.0.trigger(&format!("!{TRIGGER}")) {
-            eprintln!("The trigger on kvm_exit stays: {error:#}");
+        if let Err(error) = self.0.set(&format!("!{}", self.0.trigger)) {
+            eprintln!("A trigger of KVM's tracepoints stays: {error:#}");
         }
     }
 }

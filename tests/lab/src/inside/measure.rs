@@ -3,25 +3,19 @@
 //!
 //! Everything that a monitor opens lies in memory: a wait for the machine's disk would count.
 
-use std::fs::{self, File};
-use std::io::{BufRead as _, BufReader};
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
-use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use clap::Args;
 use nix::sys::resource::{UsageWho, getrusage};
 use serde::{Deserialize, Serialize};
 
-use super::deadline::Deadline;
 use super::exits::{ExitCounter, Reasons};
-use super::monitors::{Guest, Peer, Variant, command};
+use super::follow::{follow, in_turns};
+use super::monitors::{Guest, Peer, Variant};
 use super::portable;
-use crate::sys;
 
-/// A monitor that takes longer does not get there at all.
-const PATIENCE: Duration = Duration::from_secs(30);
+const DISK_BYTES: u64 = 16 << 20;
 
 /// What is measured.
 #[derive(Debug, Args)]
@@ -64,7 +58,7 @@ pub struct Sample {
 /// When a boot fails or exits cannot be counted.
 pub fn measure(args: &MeasureArgs) -> Result<u8> {
     let dir = tempfile::tempdir_in("/run").context("Cannot create a directory in memory")?;
-    let guest = Guest::prepare(dir.path(), &args.kernel)?;
+    let guest = Guest::prepare(dir.path(), &args.kernel, DISK_BYTES)?;
     let mut monitors = vec![Peer::slotvmm(&args.program)];
     monitors.extend(args.peers.iter().cloned());
     for monitor in &mut monitors {
@@ -74,68 +68,37 @@ pub fn measure(args: &MeasureArgs) -> Result<u8> {
     monitors.push(own.fast());
     monitors.extend(args.variants.iter().map(|variant| variant.of(&own)));
     let exits = ExitCounter::open()?;
-    // The first boot of each fills caches: kernel cache, page cache.
-    let mut failed: Vec<&str> = Vec::new();
-    for round in 0..=args.runs {
-        for monitor in &monitors {
-            if failed.contains(&monitor.name.as_str()) {
-                continue;
-            }
-            let sample = match boot(monitor, &guest, &exits) {
-                Ok(sample) => sample,
-                Err(error) if monitor.is_peer() => {
-                    eprintln!("skipped: {}: {error:#}", monitor.name);
-                    failed.push(&monitor.name);
-                    continue;
-                }
-                Err(error) => return Err(error.context("slotvmm did not boot the guest")),
-            };
-            eprintln!(
-                "{round}/{} {}: {:.1} ms of CPU, {} exits",
-                args.runs,
-                sample.monitor,
-                sample.cpu_ms,
-                sample.exits.values().sum::<u64>()
-            );
-            if round > 0 {
-                println!("{}", serde_json::to_string(&sample)?);
-            }
+    let seen = |round: u32, sample: Sample| {
+        let (monitor, total) = (&sample.monitor, sample.exits.values().sum::<u64>());
+        let (runs, cpu_ms) = (args.runs, sample.cpu_ms);
+        eprintln!("{round}/{runs} {monitor}: {cpu_ms:.1} ms of CPU, {total} exits");
+        if round > 0 {
+            println!("{}", serde_json::to_string(&sample)?);
         }
-    }
+        Ok(())
+    };
+    in_turns(
+        &monitors,
+        args.runs,
+        |monitor| boot(monitor, &guest, &exits),
+        seen,
+    )?;
     Ok(0)
 }
 
 fn boot(monitor: &Peer, guest: &Guest, exits: &ExitCounter) -> Result<Sample> {
-    let mut run: Command = command(monitor, guest)?;
-    run.stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(File::create(guest.dir.join("errors"))?);
     let before = children_cpu_ms()?;
     let counting = exits.start()?;
-    let mut child = sys::die_with_parent(&mut run)
-        .spawn()
-        .with_context(|| format!("Cannot start {}", monitor.path.display()))?;
-    let output = child.stdout.take().context("The output is lost")?;
-    let deadline = Deadline::start(&child, PATIENCE);
     let mut init = None;
-    let mut said = String::new();
-    for line in BufReader::new(output).split(b'\n') {
-        let line = String::from_utf8_lossy(&line?).into_owned();
-        if let (None, Some(uptime)) = (&init, line.trim().strip_prefix("MINI init ")) {
-            init = Some((uptime.trim().parse()?, counting.reasons()?));
+    let ended = follow(monitor, guest, |line| {
+        if let (None, Some(uptime)) = (&init, line.strip_prefix("MINI init ")) {
+            init = Some((uptime.parse()?, counting.reasons()?));
         }
-        said.push_str(&line);
-        said.push('\n');
-    }
-    if deadline.end() {
-        said.push_str("[killed after its time limit]");
-    }
-    let status = child.wait()?;
+        Ok(())
+    })?;
     let cpu_ms = children_cpu_ms()? - before;
-    let Some((init_s, exits_to_init)) = init else {
-        let errors = fs::read_to_string(guest.dir.join("errors"))?;
-        bail!("{status}, and its guest never got to init: {errors}{said}");
-    };
+    let (init_s, exits_to_init) =
+        init.with_context(|| format!("Its guest never got to init: {ended}"))?;
     Ok(Sample {
         monitor: monitor.name.clone(),
         cpu_ms,

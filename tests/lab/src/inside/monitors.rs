@@ -8,11 +8,12 @@ use std::process::Command;
 use std::str::FromStr;
 
 use anyhow::{Context, Result};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use boot_bench::machine::{Access, Disk, Machine};
 use boot_bench::peer;
 
 const MEMORY_MIB: u32 = 256;
-const DISK_BYTES: u64 = 16 << 20;
 /// Without ACPI a machine ends by a reset, so all of them do.
 const PARAMS: &str = "console=ttyS0 quiet reboot=k panic=-1 mini.then=reboot";
 
@@ -137,27 +138,35 @@ pub(super) struct Guest {
     kernel: PathBuf,
     initrd: PathBuf,
     disk: PathBuf,
+    params: String,
 }
 
 impl Guest {
-    /// Copies the kernel in `from` to `dir` and makes a disk there.
-    pub(super) fn prepare(dir: &Path, from: &Path) -> Result<Self> {
+    /// Copies the kernel in `from` to `dir` and makes an empty disk there.
+    pub(super) fn prepare(dir: &Path, from: &Path, disk_bytes: u64) -> Result<Self> {
         let guest = Self {
             dir: dir.to_owned(),
             kernel: dir.join("vmlinux"),
             initrd: dir.join("initrd"),
             disk: dir.join("disk"),
+            params: PARAMS.to_owned(),
         };
         for (name, to) in [("vmlinux", &guest.kernel), ("initrd", &guest.initrd)] {
             let from = from.join(name);
             fs::copy(&from, to).with_context(|| format!("Cannot copy {}", from.display()))?;
         }
-        File::create(&guest.disk)?.set_len(DISK_BYTES)?;
+        File::create(&guest.disk)?.set_len(disk_bytes)?;
         Ok(guest)
     }
-}
 
-impl Guest {
+    /// With data all over its disk, and a script to run before the machine ends.
+    pub(super) fn with_script(mut self, script: &str) -> Result<Self> {
+        let bytes = fs::metadata(&self.disk)?.len();
+        fs::write(&self.disk, vec![0xa5; usize::try_from(bytes)?])?;
+        self.params += &format!(" mini.run={}", STANDARD.encode(script));
+        Ok(self)
+    }
+
     /// Its machine, for other monitors.
     fn machine(&self) -> Machine {
         Machine {
@@ -165,7 +174,7 @@ impl Guest {
             memory_mib: MEMORY_MIB.into(),
             kernel: self.kernel.clone(),
             initrd: Some(self.initrd.clone()),
-            cmdline: PARAMS.to_owned(),
+            cmdline: self.params.clone(),
             disks: vec![Disk {
                 path: self.disk.clone(),
                 access: Access::ReadWrite,
@@ -208,7 +217,8 @@ fn slotvmm(monitor: &Peer, guest: &Guest) -> Result<Vec<OsString>> {
         monitor.profile,
         guest.kernel,
         guest.initrd,
-        PARAMS
+        guest
+            .params
             .split(' ')
             .chain(monitor.params.split_ascii_whitespace())
             .collect::<Vec<_>>(),

@@ -10,20 +10,22 @@ mod tables;
 
 use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use serde_json::Value;
 
+use crate::inside::Reads;
 use crate::record::{Machine, Record};
 
 /// Makes a table's rows of values; nothing when they are not what was expected.
 type Rows = fn(&Value) -> Option<String>;
 
 /// Name of the mark and of the file, and what its values look like.
-const TABLES: [(&str, Rows); 7] = [
+const TABLES: [(&str, Rows); 8] = [
     ("bench-mini", tables::bench),
     ("bench-systemd", tables::bench),
     ("together", tables::together),
     ("measure", tables::measure),
+    ("reads", tables::reads),
     ("throughput", tables::throughput),
     ("shares", tables::shares),
     ("criterion", tables::criterion),
@@ -65,6 +67,14 @@ pub fn write(
         }
     }
     Ok((text, said))
+}
+
+/// The table of what `cargo lab reads` has measured.
+///
+/// # Errors
+/// When there is nothing in it.
+pub fn reads(reads: &[Reads]) -> Result<String> {
+    tables::reads(&serde_json::to_value(reads)?).context("Nothing was read")
 }
 
 fn caption(record: &Record) -> String {

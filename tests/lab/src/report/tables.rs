@@ -3,7 +3,7 @@
 use boot_bench::boot::Mark;
 use serde_json::Value;
 
-use crate::inside::{Reading, Sample, Transfer};
+use crate::inside::{Reading, Reads, Sample, Transfer};
 
 /// A table with a column for what is measured.
 struct Table {
@@ -92,6 +92,43 @@ pub(super) fn measure(values: &Value) -> Option<String> {
     Some(table.text)
 }
 
+/// Measures of [`Reads`], as people read them.
+type ReadsMeasure = (&'static str, fn(&Reads) -> f64, fn(f64) -> String);
+
+const READS: [ReadsMeasure; 3] = [
+    (
+        "a read, by the guest's clock",
+        |reads| reads.read_us,
+        |value| format!("{value:.1} µs"),
+    ),
+    (
+        "KVM exits for each",
+        |reads| reads.exits,
+        |value| format!("{value:.2}"),
+    ),
+    (
+        "of those to the monitor",
+        |reads| reads.exits_to_monitor,
+        |value| format!("{value:.3}"),
+    ),
+];
+
+/// `cargo lab reads`: medians of each monitor, and their ratio to slotvmm's.
+pub(super) fn reads(values: &Value) -> Option<String> {
+    let reads: Vec<Reads> = serde_json::from_value(values.clone()).ok()?;
+    let monitors = distinct(reads.iter().map(|one| one.monitor.as_str()));
+    let mut table = Table::new(&[&[""], &monitors[..]].concat());
+    for (name, take, print) in READS {
+        let of = |monitor: &&str| {
+            let same = reads.iter().filter(|one| one.monitor == *monitor);
+            median(same.map(take))
+        };
+        let medians: Option<Vec<f64>> = monitors.iter().map(of).collect();
+        table.row(&with_ratios(name, &medians?, print));
+    }
+    Some(table.text)
+}
+
 /// `slotvmm bench boot`: medians of each measure that all monitors show.
 pub(super) fn bench(values: &Value) -> Option<String> {
     let figures = values["figures"].as_array()?;
@@ -148,20 +185,28 @@ fn inspected(values: &Value, monitors: &[&str]) -> Vec<(&'static str, Vec<String
             }),
         ),
         (
-            "memory besides guest RAM",
-            each(&|seen| {
-                let memory = &seen["memory"]["value"];
-                let kib = memory["private_kib"]
-                    .as_u64()?
-                    .checked_add(memory["shared_kib"].as_u64()?)?;
-                Some(format!("{kib} KiB"))
-            }),
+            "memory besides guest RAM, at most",
+            each(&|seen| occupied(&seen["memory"]["value"]["most"])),
+        ),
+        (
+            "memory besides guest RAM, at last",
+            each(&|seen| occupied(&seen["memory"]["value"]["last"])),
         ),
         (
             "KVM exits",
             each(&|seen| Some(seen["exits"]["value"]["total"].as_u64()?.to_string())),
         ),
     ]
+}
+
+/// What is resident, and how much of it is the monitor's own.
+fn occupied(resident: &Value) -> Option<String> {
+    let (private, shared) = (
+        resident["private_kib"].as_u64()?,
+        resident["shared_kib"].as_u64()?,
+    );
+    let total = private.checked_add(shared)?;
+    Some(format!("{total} KiB, {private} of it private"))
 }
 
 /// `slotvmm bench boot --together`.
@@ -313,7 +358,8 @@ mod tests {
             json!({ "measure": measure, "monitor": monitor, "summary": summary })
         };
         let seen = json!({ "time": { "value": { "guest_ms": 90.0, "monitor_ms": 4.0, "kernel_ms": 6.0 } },
-                           "memory": { "value": { "private_kib": 20, "shared_kib": 3 } },
+                           "memory": { "value": { "most": { "private_kib": 20, "shared_kib": 3 },
+                                                   "last": { "private_kib": 15, "shared_kib": 1 } } },
                            "exits": { "not_available": "why" } });
         let values = json!({
             "figures": [
@@ -327,7 +373,8 @@ mod tests {
         let expected = "|  | slotvmm | qemu |\n|---|---|---|\n\
                         | CPU time | 100.0 ms | 150.0 ms (1.50 x) |\n\
                         | CPU time that is the guest's own code | 90 % | not available |\n\
-                        | memory besides guest RAM | 23 KiB | not available |\n\
+                        | memory besides guest RAM, at most | 23 KiB, 20 of it private | not available |\n\
+                        | memory besides guest RAM, at last | 16 KiB, 15 of it private | not available |\n\
                         | KVM exits | not available | not available |\n";
         assert_eq!(bench(&values).unwrap(), expected);
     }
@@ -362,6 +409,14 @@ mod tests {
             text.contains("| up | slotvmm, vhost | 300 Mbit/s | 1.50 |"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn reads_are_a_column_for_each_monitor() {
+        let one = |monitor: &str, read_us: f64| json!({ "monitor": monitor, "read_us": read_us, "exits": 3.0, "exits_to_monitor": 0.015 });
+        let text = reads(&json!([one("slotvmm", 50.0), one("qemu", 75.0)])).unwrap();
+        assert!(text.contains("| 50.0 µs | 75.0 µs (1.50 x) |"), "{text}");
+        assert!(text.contains("| 0.015 | 0.015 (1.00 x) |"), "{text}");
     }
 
     #[test]
