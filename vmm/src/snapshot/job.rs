@@ -294,9 +294,27 @@ impl Work {
             Method::Share => Backend::Reflink,
             Method::Copy { .. } => Backend::Copy,
         };
+        self.log_taken(pause);
         self.tell(&Report::Taken { backend, pause })?;
         failpoint::point("taken was told").map_err(host("begin the copy"))?;
         self.copy(preservation)
+    }
+
+    /// Says in the slot's log for how long the guest was halted, once it runs on.
+    fn log_taken(&self, pause: Option<Pause>) {
+        let disk = &self.spec.disk;
+        match pause {
+            Some(Pause {
+                drain_us,
+                total_us,
+                halt_us,
+                decide_us,
+                resume_us,
+            }) => tracing::info!(
+                %disk, total_us, halt_us, decide_us, resume_us, drain_us, "Snapshot taken in a pause"
+            ),
+            None => tracing::info!(%disk, "Snapshot taken of a paused machine"),
+        }
     }
 
     /// Has another thread copy, and looks after it: one that hangs must not keep the guest.
