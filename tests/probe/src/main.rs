@@ -4,9 +4,10 @@
 //! `PROBE NAME NANOSECONDS`. `probe random FILE READS THREADS` reads 4 KiB at a time, at places
 //! that are the same in every run. `probe direct DEVICE READS` does so past the page cache, one
 //! after the other, and prints `PROBE direct NANOSECONDS`. `probe kexec KERNEL INITRD CMDLINE`
-//! starts another kernel in place of the running one, at once. `probe vsock …` speaks to the host:
-//! see [`vsock`].
+//! starts another kernel in place of the running one, at once. `probe clock FILE MICROSECONDS` reads
+//! the clock for ever: see [`clock`]. `probe vsock …` speaks to the host: see [`vsock`].
 
+mod clock;
 mod sys;
 mod vsock;
 
@@ -15,7 +16,7 @@ use std::fs::File;
 use std::io::{Seek as _, SeekFrom};
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::process::{Command, Stdio};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use nix::sys::reboot::{RebootMode, reboot};
@@ -30,12 +31,13 @@ fn main() -> Result<()> {
     match words.as_slice() {
         ["time", name, program, arguments @ ..] => time(name, program, arguments),
         ["vsock", words @ ..] => vsock::run(words),
+        ["clock", file, sleep] => clock::run(file, Duration::from_micros(sleep.parse()?)),
         ["kexec", kernel, initrd, cmdline] => kexec(kernel, initrd, cmdline),
         ["random", file, reads, threads] => random(file, reads.parse()?, threads.parse()?),
         ["direct", device, reads] => direct(device, reads.parse()?),
         _ => bail!(
             "Expected: time NAME PROGRAM ARGUMENT…, random FILE READS THREADS, \
-             direct DEVICE READS, kexec KERNEL INITRD CMDLINE, or vsock …"
+             direct DEVICE READS, clock FILE MICROSECONDS, kexec KERNEL INITRD CMDLINE, or vsock …"
         ),
     }
 }
