@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::thread;
 use std::time::Duration;
 
@@ -23,6 +24,9 @@ const PROGRAM_SECONDS: u64 = 1200;
 /// The variable that says otherwise.
 const SECONDS_VARIABLE: &str = "LAB_TEST_SECONDS";
 
+/// The variable that says how many processors an emulated host has; one unless told.
+const CPUS_VARIABLE: &str = "LAB_TEST_CPUS";
+
 /// Memory of an emulated host, in MiB.
 const MEMORY_MIB: u32 = 8192;
 
@@ -42,6 +46,7 @@ pub(super) struct Ran {
 pub(super) struct Place {
     host: Host,
     timeout: Duration,
+    cpus: u8,
     variables: Vec<(&'static str, PathBuf)>,
     zfs: Option<Zfs>,
     results: Option<PathBuf>,
@@ -55,7 +60,8 @@ impl Place {
         let host = Host::open(&cache, &tools)?;
         let choice = host.choice();
         heading(&format!("{title}, {}: {}", choice.mode, choice.reason));
-        let timeout = program_timeout()?;
+        let timeout = Duration::from_secs(setting(SECONDS_VARIABLE, PROGRAM_SECONDS)?);
+        let cpus = setting(CPUS_VARIABLE, Limits::default().cpus)?;
         host.prepare()?;
         let images = Images::ensure(&cache, &tools)?;
         let variables = vec![
@@ -67,6 +73,7 @@ impl Place {
         Ok(Self {
             host,
             timeout,
+            cpus,
             variables,
             zfs: None,
             results: None,
@@ -126,9 +133,9 @@ impl Place {
         job = job.with_variable("CARGO_MANIFEST_DIR", test.directory.to_string_lossy());
         job.directory.clone_from(&test.directory);
         job.limits = Limits {
+            cpus: self.cpus,
             timeout: self.timeout,
             memory_mib: MEMORY_MIB,
-            ..Limits::default()
         };
         job.terminal = terminal;
         job.transcript = Some(transcript.path().to_owned());
@@ -155,13 +162,13 @@ fn available_mib(meminfo: &str) -> Option<u64> {
     Some(kib / 1024)
 }
 
-/// How long one test program may take.
-fn program_timeout() -> Result<Duration> {
-    let set = std::env::var_os(SECONDS_VARIABLE);
-    let seconds = set.map_or(Ok(PROGRAM_SECONDS), |set| set.to_string_lossy().parse());
-    let seconds =
-        seconds.with_context(|| format!("{SECONDS_VARIABLE} is not a number of seconds"))?;
-    Ok(Duration::from_secs(seconds))
+/// The number that the variable `name` says, or `usual`.
+fn setting<N: FromStr>(name: &str, usual: N) -> Result<N> {
+    let Some(set) = std::env::var_os(name) else {
+        return Ok(usual);
+    };
+    let number = set.to_string_lossy().parse().ok();
+    number.with_context(|| format!("{name} is not a number that can be used"))
 }
 
 #[cfg(test)]
