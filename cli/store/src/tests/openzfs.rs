@@ -20,6 +20,7 @@ use self::pool::RealPool;
 use self::replay::{Replay, masked};
 use super::pool::BASE;
 use super::tree::{Off, furnish_store, write_image};
+use super::zfs::race::race_everywhere;
 use super::zfs::{Victim as _, kill_everywhere};
 use super::{forks, memory_dir, name, no_forks};
 use crate::fsck::Mode;
@@ -262,6 +263,15 @@ const SKIPPED: &str = "skipped: there is no OpenZFS here; its transcript and a m
 /// slow where it is emulated; `STORE_ZFS_STRIDE` says how many instead.
 const STRIDE: usize = 7;
 
+/// The same for pairs of verbs and `STORE_ZFS_RACE_STRIDE`.
+const RACE_STRIDE: usize = 11;
+
+/// The number in a variable, if it is set.
+fn stride(variable: &str, usual: usize) -> usize {
+    let set = env::var(variable).ok();
+    set.map_or(usual, |stride| stride.parse().unwrap())
+}
+
 #[test]
 fn killed_verbs_leave_what_was_or_what_is_wanted_on_openzfs() {
     if env::var_os("LAB_ZFS").is_none() {
@@ -269,10 +279,20 @@ fn killed_verbs_leave_what_was_or_what_is_wanted_on_openzfs() {
         return;
     }
     let _alone = forks();
-    let stride = env::var("STORE_ZFS_STRIDE").ok();
-    let stride = stride.map_or(STRIDE, |stride| stride.parse().unwrap());
-    let kills = kill_everywhere(&RealPool::new(), stride);
+    let kills = kill_everywhere(&RealPool::new(), stride("STORE_ZFS_STRIDE", STRIDE));
     println!("{kills} kills on OpenZFS");
+}
+
+#[test]
+fn racing_verbs_end_as_if_one_had_waited_on_openzfs() {
+    if env::var_os("LAB_ZFS").is_none() {
+        println!("{SKIPPED}");
+        return;
+    }
+    let _alone = forks();
+    let stride = stride("STORE_ZFS_RACE_STRIDE", RACE_STRIDE);
+    let pairs = race_everywhere(&RealPool::new(), stride);
+    println!("{pairs} pairs of verbs raced on OpenZFS");
 }
 
 #[test]

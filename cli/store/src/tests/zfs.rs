@@ -1,18 +1,20 @@
 //! States that are data sets, on a model of ZFS.
 
+pub(super) mod race;
+
 use std::collections::BTreeMap;
 use std::env;
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use std::sync::{Arc, Barrier};
-use std::thread;
+use std::sync::Arc;
 
 use tempfile::TempDir;
 
 use super::pool::{BASE, Pool};
-use super::tree::{ACTS, Act, furnish_store, tree, write_image};
-use super::{Fixture, forks, memory_dir, name, no_forks, openzfs};
+use super::tree::{ACTS, furnish_store, tree, write_image};
+use super::{Fixture, forks, memory_dir, name, openzfs};
 use crate::fsck::Mode;
 use crate::identity::Identity;
 use crate::snapshot::Consistency;
@@ -20,6 +22,9 @@ use crate::{Conflict, DataSets, Store, StoreError};
 
 /// Fewest kills that count as a test of everything.
 const ENOUGH: u32 = 200;
+
+/// What the process of a verb says before it begins.
+const READY: &str = "ready";
 
 /// The store in `root`, whose states are data sets.
 fn open(root: &Path) -> Store {
@@ -42,8 +47,11 @@ fn furnished() -> Fixture {
     fixture
 }
 
-/// What a user sees: files, and for each state its snapshots with what they hold.
-fn view(store: &Store) -> BTreeMap<String, String> {
+/// What a user sees.
+type View = BTreeMap<String, String>;
+
+/// Files, and for each state its snapshots with what they hold.
+fn view(store: &Store) -> View {
     let mut view = tree(&store.layout().root);
     for state in store.states().unwrap() {
         for snapshot in state.snapshots {
@@ -209,7 +217,8 @@ fn states_that_are_directories_live_beside_data_sets() {
     assert_eq!(store.fsck(Mode::Look).unwrap(), []);
 }
 
-/// Not a test of its own: what the next one starts as a process that can be killed.
+/// Not a test of its own: what others start as a process that can be killed, or that begins together
+/// with another one when its standard input ends.
 #[test]
 fn child() {
     let (Ok(root), Ok(verb)) = (env::var("STORE_ZFS_ROOT"), env::var("STORE_VERB")) else {
@@ -218,6 +227,8 @@ fn child() {
     let (_, act) = ACTS.iter().find(|(name, _)| *name == verb).unwrap();
     let is_real = env::var("STORE_ZFS_KIND").is_ok_and(|kind| kind == "openzfs");
     let open = if is_real { openzfs::open } else { open };
+    println!("{READY}");
+    io::copy(&mut io::stdin(), &mut io::sink()).unwrap();
     let result = act(&open(Path::new(&root)));
     println!("result: {result:?}");
 }
@@ -234,16 +245,22 @@ pub(super) trait Victim {
     fn kind(&self) -> &'static str;
 }
 
-/// Has a process do what `verb` says, and kills it at a step.
-fn run(victim: &impl Victim, verb: &str, die_at: usize) -> Output {
-    Command::new(env::current_exe().unwrap())
+/// A process that does what `verb` says.
+fn command(victim: &impl Victim, verb: &str) -> Command {
+    let mut command = Command::new(env::current_exe().unwrap());
+    command
         .args(["--exact", "tests::zfs::child", "--nocapture"])
         .env("STORE_ZFS_ROOT", victim.root())
         .env("STORE_ZFS_KIND", victim.kind())
-        .env("STORE_VERB", verb)
-        .env("STORE_FAULT_AT", die_at.to_string())
-        .output()
-        .unwrap()
+        .env("STORE_VERB", verb);
+    command
+}
+
+/// Has a process do what `verb` says, and kills it at a step.
+fn run(victim: &impl Victim, verb: &str, die_at: usize) -> Output {
+    let mut command = command(victim, verb);
+    command.env("STORE_FAULT_AT", die_at.to_string());
+    command.output().unwrap()
 }
 
 /// Kills every verb at each of its steps, or at every so many of all steps, and returns how often.
@@ -277,7 +294,7 @@ pub(super) fn kill_everywhere(victim: &impl Victim, stride: usize) -> u32 {
 }
 
 /// Checks that the store is repaired to one of the two views.
-fn expect_whole(victim: &impl Victim, what: &str, views: [&BTreeMap<String, String>; 2]) {
+fn expect_whole(victim: &impl Victim, what: &str, views: [&View; 2]) {
     let store = victim.open();
     // What arrived of a snapshot stays on purpose.
     let _ = fs::remove_dir_all(victim.root().join("states/.part-new"));
@@ -335,51 +352,4 @@ fn killed_verbs_leave_what_was_or_what_is_wanted() {
     let kills = kill_everywhere(&OnModel { dir, root }, 1);
     println!("{kills} kills");
     assert!(kills >= ENOUGH, "{kills} kills");
-}
-
-fn with_both(root: &Path, both: impl FnOnce(&dyn Fn() -> Store)) -> BTreeMap<String, String> {
-    fs::create_dir(root).unwrap();
-    furnish_store(&open(root));
-    both(&|| open(root));
-    let store = open(root);
-    assert_eq!(store.fsck(Mode::Look).unwrap(), []);
-    let seen = view(&store);
-    fs::remove_dir_all(root).unwrap();
-    seen
-}
-
-#[test]
-fn racing_verbs_end_as_if_one_had_waited() {
-    let _alone = no_forks();
-    let dir = memory_dir();
-    let root = dir.path().join("store");
-    let in_turn = |acts: &[Act]| {
-        with_both(&root, |open| {
-            for act in acts {
-                let _ = act(&open());
-            }
-        })
-    };
-    let alone = ACTS.map(|(_, act)| in_turn(&[act]));
-    for (i, (first, act)) in ACTS.into_iter().enumerate() {
-        for (j, (second, rival)) in ACTS.into_iter().enumerate().skip(i) {
-            let seen = with_both(&root, |open| {
-                let ready = Barrier::new(2);
-                thread::scope(|scope| {
-                    for act in [act, rival] {
-                        let (ready, store) = (&ready, open());
-                        scope.spawn(move || {
-                            ready.wait();
-                            let _ = act(&store);
-                        });
-                    }
-                });
-            });
-            // A command that needs what another one is using says so and does nothing.
-            let as_one = [&alone[i], &alone[j]].contains(&&seen)
-                || in_turn(&[act, rival]) == seen
-                || in_turn(&[rival, act]) == seen;
-            assert!(as_one, "{first} and {second}: {seen:#?}");
-        }
-    }
 }
