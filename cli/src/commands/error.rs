@@ -288,6 +288,8 @@ fn of_store(error: &StoreError) -> Exit {
         StoreError::NoStore { .. }
         | StoreError::NoDataSet { .. }
         | StoreError::Zfs { .. }
+        | StoreError::PoolFull { .. }
+        | StoreError::Unseen { .. }
         | StoreError::NoZfs { .. }
         | StoreError::Host { .. } => Exit::Host,
         StoreError::NoState { .. }

@@ -107,6 +107,16 @@ pub enum StoreError {
         /// The snapshot.
         path: PathBuf,
     },
+    /// A snapshot of a data set has an image, and there is none where ZFS shows it.
+    #[error(
+        "{} is not to be seen: ZFS shows snapshots in the mount namespace of the host alone, so run \
+         this there",
+        path.display()
+    )]
+    Unseen {
+        /// Where the image would be.
+        path: PathBuf,
+    },
     /// The slot has had its state for a shorter time than it runs.
     #[error("{slot} runs with another image than that of state '{state}': restart it first")]
     OtherImage {
@@ -133,6 +143,14 @@ pub enum StoreError {
         /// What it said.
         said: String,
     },
+    /// ZFS needs space for something.
+    #[error("`zfs {verb}` needs more space for {name} than its pool or quota has: make room there")]
+    PoolFull {
+        /// What was tried.
+        verb: String,
+        /// The data set or snapshot.
+        name: String,
+    },
     /// The program `zfs` cannot be started.
     #[error("Failed to start `zfs {command}`: install the ZFS utilities")]
     NoZfs {
@@ -143,7 +161,7 @@ pub enum StoreError {
         source: io::Error,
     },
     /// The host refused something.
-    #[error("Failed to {action} {}", path.display())]
+    #[error("Failed to {action} {}{}", path.display(), need(source))]
     Host {
         /// What was tried.
         action: &'static str,
@@ -163,5 +181,15 @@ impl StoreError {
             path: path.to_owned(),
             source,
         }
+    }
+}
+
+/// What a user has to do about an error of the host, if that is known.
+fn need(source: &io::Error) -> &'static str {
+    match source.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            ", whose file system is full: make room there"
+        }
+        _ => "",
     }
 }

@@ -29,6 +29,22 @@ impl Kept {
         }
     }
 
+    /// The same, for whoever reads it.
+    ///
+    /// # Errors
+    /// When it has one that cannot be seen: that is not taken for a snapshot without an image.
+    pub(crate) fn seen_image(&self, layout: &Layout) -> Result<PathBuf, StoreError> {
+        let path = self.image(layout);
+        let has_one = match self {
+            Self::Files(_) => false,
+            Self::DataSet(it) => it.manifest.as_ref().is_some_and(|it| it.bytes.is_some()),
+        };
+        if has_one && !path.exists() {
+            return Err(StoreError::Unseen { path });
+        }
+        Ok(path)
+    }
+
     /// What it says of itself.
     pub(crate) fn manifest(&self, layout: &Layout) -> Result<Manifest, StoreError> {
         match self {

@@ -15,10 +15,12 @@ use tempfile::TempDir;
 use super::pool::{BASE, Pool};
 use super::tree::{ACTS, furnish_store, tree, write_image};
 use super::{Fixture, forks, memory_dir, name, openzfs};
+use crate::copy::Method;
 use crate::fsck::Mode;
 use crate::identity::Identity;
 use crate::snapshot::Consistency;
-use crate::{Conflict, DataSets, Store, StoreError};
+use crate::transfer::Export;
+use crate::{Conflict, DataSets, SnapshotRef, Store, StoreError};
 
 /// Fewest kills that count as a test of everything.
 const ENOUGH: u32 = 200;
@@ -158,6 +160,29 @@ fn names_that_are_taken_are_refused() {
         &|_, _| (),
     );
     assert!(matches!(ambiguous, Err(StoreError::Ambiguous { .. })));
+}
+
+#[test]
+fn snapshot_that_is_not_to_be_seen_is_not_taken_for_one_without_an_image() {
+    let fixture = furnished();
+    let snapshot: SnapshotRef = "web@base".parse().unwrap();
+    fs::remove_file(fixture.path("states/web/.zfs/snapshot/base/data.img")).unwrap();
+    let what = Export::Snapshot {
+        snapshot: snapshot.clone(),
+        since: None,
+        from: 0,
+    };
+    let exported = fixture.store.export(&what, Vec::new(), &|_, _| ());
+    let exported = exported.unwrap_err().to_string();
+    assert!(exported.contains("not to be seen"), "{exported}");
+    let store = fixture.store.clone().with_method(Method::Copy);
+    let source = (&snapshot, Identity::Keep);
+    let restored = store.restore(source, &name("new"), &|_, _| ());
+    assert!(
+        matches!(restored, Err(StoreError::Unseen { .. })),
+        "{restored:?}"
+    );
+    assert!(!fixture.path("states/new").exists());
 }
 
 #[test]

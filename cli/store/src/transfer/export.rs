@@ -104,10 +104,10 @@ fn of_snapshot(
             snapshot: since.clone(),
         };
         let (_, since) = store.resolve(&reference)?;
-        base = image::open_shared(&since.image(layout))?;
+        base = image::open_shared(&since.seen_image(layout)?)?;
         base_id = Some(since.manifest(layout)?.id);
     }
-    let path = kept.image(layout);
+    let path = kept.seen_image(layout)?;
     let image = image::open_shared(&path)?;
     Ok(Source {
         header: Header {

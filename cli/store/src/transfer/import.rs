@@ -126,7 +126,7 @@ impl Store {
             .transpose()?;
         let image = kept
             .flatten()
-            .map(|kept| image::open_shared(&kept.image(locked.layout())))
+            .map(|kept| image::open_shared(&kept.seen_image(locked.layout())?))
             .transpose()?;
         let image = image.flatten().ok_or_else(|| TransferError::NoBase {
             state: state.clone(),
@@ -169,8 +169,9 @@ fn of_state(manifest: &Manifest, state: &Name) -> Manifest {
 
 /// A state that is arriving.
 struct Arriving {
-    building: Building,
+    /// Closed before what is being made goes: a data set with an open file cannot be destroyed.
     image: File,
+    building: Building,
     image_path: PathBuf,
     id: Uuid,
     /// Everything before this offset has arrived.

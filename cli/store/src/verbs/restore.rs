@@ -28,7 +28,7 @@ impl Store {
                 let source = (sets, (&it.state, it.name.as_str()));
                 return clone_snapshot(&locked, source, (new, identity));
             }
-            let copy = NewState::begin(&locked, new, kept.image(locked.layout()))?;
+            let copy = NewState::begin(&locked, new, kept.seen_image(locked.layout())?)?;
             identity::write(identity, &locked.layout().state(&state), copy.dir())?;
             copy
         };

@@ -7,6 +7,9 @@ use std::process::{Command, Output, Stdio};
 
 use crate::error::StoreError;
 
+/// How the complaint of a command ends that needs more space than there is.
+const FULL: &str = "out of space";
+
 /// What a command printed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Answer {
@@ -71,6 +74,10 @@ pub(super) fn run(runner: &dyn Runner, arguments: &[&str]) -> Result<String, Sto
     let command = || arguments.join(" ");
     match runner.run(arguments) {
         Ok(Answer::Done(printed)) => Ok(printed),
+        Ok(Answer::Refused(said)) if said.ends_with(FULL) => Err(StoreError::PoolFull {
+            verb: arguments.first().copied().unwrap_or_default().to_owned(),
+            name: arguments.last().copied().unwrap_or_default().to_owned(),
+        }),
         Ok(Answer::Refused(said)) => Err(StoreError::Zfs {
             command: command(),
             said,
