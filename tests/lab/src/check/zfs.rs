@@ -11,7 +11,7 @@ use crate::host::Terminal;
 use crate::progress::heading;
 
 /// Programs of system tests with tests whose names have `zfs` in them.
-const PROGRAMS: [&str; 3] = ["filesystems", "states", "workflow"];
+const PROGRAMS: [&str; 4] = ["filesystems", "full_pool", "states", "workflow"];
 
 /// What the store's tests leave in `$LAB_RESULTS`: what OpenZFS was asked and said.
 const TRANSCRIPT: &str = "openzfs.jsonl";
