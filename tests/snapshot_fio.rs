@@ -112,7 +112,7 @@ impl Plan {
 
     /// MiB of a file system that has room for the image and a copy.
     fn host_mib(&self) -> u64 {
-        ((self.data + FILE_SYSTEM) >> 20) * 2 + 1024
+        ((self.data + FILE_SYSTEM) >> 20) * 5 / 2 + 1024
     }
 }
 
