@@ -6,6 +6,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use boot_bench::machine::{Access, Disk, Machine};
 use boot_bench::peer::{self, Peer};
@@ -115,7 +116,7 @@ impl Monitor {
     pub fn command(&self, guest: &Guest, dir: &Path) -> io::Result<Vec<OsString>> {
         let mut words = vec![self.program.clone().into_os_string()];
         match self.kind {
-            Kind::Slotvmm(extras) => words.extend(slotvmm(guest, dir, extras)?),
+            Kind::Slotvmm(extras) => words.extend(slotvmm(guest, dir, extras)?.run()),
             Kind::Bare => words.extend(bare(guest)),
             Kind::Peer(kind) => {
                 let peer = Peer {
@@ -128,6 +129,30 @@ impl Monitor {
             Kind::QemuMicrovm => words.extend(qemu(guest)),
         }
         Ok(words)
+    }
+}
+
+impl Monitor {
+    /// Ours, starting `machines` of `guest` at once, so many times, and telling what that took; what it
+    /// refers to is written to `dir`.
+    ///
+    /// # Errors
+    /// When a file cannot be written.
+    pub fn together(
+        &self,
+        guest: &Guest,
+        dir: &Path,
+        machines: u32,
+        rounds: u32,
+    ) -> io::Result<Command> {
+        let slot = slotvmm(guest, dir, Extras::None)?;
+        let mut command = Command::new(&self.program);
+        command.arg("--config").arg(&slot.config);
+        command.args(split("bench boot --ignore-cpu-check --until exit"));
+        command.args(["--together", &machines.to_string()]);
+        command.args(["--boots", &rounds.to_string()]);
+        command.arg(slot.name);
+        Ok(command)
     }
 }
 
@@ -153,8 +178,25 @@ fn joined(prefix: &str, path: &Path, suffix: &str) -> OsString {
     word
 }
 
+/// A slot of a host of its own.
+struct Slot {
+    /// The host's configuration directory.
+    config: PathBuf,
+    name: String,
+}
+
+impl Slot {
+    /// What runs it.
+    fn run(self) -> Vec<OsString> {
+        let mut words = vec!["--config".into(), self.config.into()];
+        words.extend(split("run --ignore-cpu-check"));
+        words.push(self.name.into());
+        words
+    }
+}
+
 /// A host of its own in `dir`: one slot without a network card or data.
-fn slotvmm(guest: &Guest, dir: &Path, extras: Extras) -> io::Result<Vec<OsString>> {
+fn slotvmm(guest: &Guest, dir: &Path, extras: Extras) -> io::Result<Slot> {
     let (name, boot) = match (&guest.around, &guest.disk) {
         (Some(around), _) => ("large", format!("bootstrap = {:?}", around.bootstrap)),
         (None, None) => ("tiny", format!("kernel = {:?}", guest.kernel)),
@@ -184,10 +226,7 @@ fn slotvmm(guest: &Guest, dir: &Path, extras: Extras) -> io::Result<Vec<OsString
         disk.unwrap_or_default(),
     );
     fs::write(etc.join("slots").join(&name).with_extension("toml"), slot)?;
-    let mut words = vec!["--config".into(), etc.into()];
-    words.extend(split("run --ignore-cpu-check"));
-    words.push(name.into());
-    Ok(words)
+    Ok(Slot { config: etc, name })
 }
 
 fn bare(guest: &Guest) -> Vec<OsString> {
