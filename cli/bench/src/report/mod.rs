@@ -62,7 +62,7 @@ fn general_notes(results: &Results) -> Vec<String> {
              interval; p is that of a two-sided Mann-Whitney test."
         ),
         "Memory is what is resident besides guest RAM (/proc/PID/smaps without the largest writable \
-         mappings), the most that was seen at any look; exits are KVM's counters of all vCPUs at the last \
+         mappings), at most and at the last look; exits are KVM's counters of all vCPUs at the last \
          look. Both come from a boot of their own that is not timed."
             .to_owned(),
     ];
