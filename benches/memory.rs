@@ -3,12 +3,10 @@
 //! machine has, printed as ratios.
 //!
 //! Private pages are the monitor's own; shared ones are page cache that other processes use as well.
-//! Guest RAM is every mapping as large as it. Needs `/dev/kvm`.
+//! Guest RAM is the largest writable mappings. Needs `/dev/kvm`.
 
-use std::collections::BTreeMap;
 use std::error::Error;
 use std::ffi::OsString;
-use std::fs;
 use std::io::{self, BufReader, Read};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -18,6 +16,7 @@ use std::time::Duration;
 use benches::guest::Guest;
 use benches::monitor::{MEMORY_MIB, Monitor};
 use boot_bench::die_with_parent;
+use boot_bench::inspect::{self, Resident};
 
 /// What the halting guest writes last: `B` by its first instruction, `H` before it halts.
 const HALTED: u8 = b'H';
@@ -29,19 +28,6 @@ const MOST_LOOKS: u32 = 20;
 
 /// Most KiB that slotvmm may occupy: 3.5 MiB, less than any peer.
 const LIMIT_KIB: u64 = 3584;
-
-/// Resident KiB besides guest RAM.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-struct Resident {
-    private: u64,
-    shared: u64,
-}
-
-impl Resident {
-    fn total(self) -> u64 {
-        self.private.saturating_add(self.shared)
-    }
-}
 
 fn main() -> Result<(), Box<dyn Error>> {
     if !Path::new("/dev/kvm").exists() {
@@ -60,14 +46,14 @@ fn main() -> Result<(), Box<dyn Error>> {
     for monitor in &monitors {
         match measure(&monitor.command(&guest, dir.path())?) {
             Ok(found) => {
-                let base = *ours.get_or_insert(found.total());
-                let ratio = found.total() as f64 / base.max(1) as f64;
+                let base = *ours.get_or_insert(found.total_kib());
+                let ratio = found.total_kib() as f64 / base.max(1) as f64;
                 println!(
                     "{:<18} {:>8} KiB {:>8} KiB {:>8} KiB {ratio:>7.2} x",
                     monitor.name,
-                    found.private,
-                    found.shared,
-                    found.total()
+                    found.private_kib,
+                    found.shared_kib,
+                    found.total_kib()
                 );
             }
             Err(error) => println!("skipped: memory/{}: {error}", monitor.name),
@@ -133,29 +119,8 @@ fn at_rest(pid: u32) -> io::Result<Resident> {
     Err(io::Error::other("its memory keeps changing"))
 }
 
-/// Sums up `/proc/PID/smaps` without guest RAM.
+/// What is resident besides guest RAM.
 fn resident(pid: u32) -> io::Result<Resident> {
-    let guest_kib = u64::from(MEMORY_MIB) << 10;
-    let smaps = fs::read_to_string(format!("/proc/{pid}/smaps"))?;
-    let mut sum = Resident::default();
-    let mut mapping = BTreeMap::new();
-    for line in smaps.lines() {
-        let mut words = line.split_ascii_whitespace();
-        let (Some(key), Some(value)) = (words.next(), words.next()) else {
-            continue;
-        };
-        if let Ok(kib) = value.parse::<u64>() {
-            mapping.insert(key.to_owned(), kib);
-        }
-        // The last line of each mapping.
-        if key == "VmFlags:" {
-            let mapping = std::mem::take(&mut mapping);
-            let kib = |key| mapping.get(key).copied().unwrap_or_default();
-            if kib("Size:") < guest_kib {
-                sum.private += kib("Private_Clean:") + kib("Private_Dirty:");
-                sum.shared += kib("Shared_Clean:") + kib("Shared_Dirty:");
-            }
-        }
-    }
-    Ok(sum)
+    let found = inspect::resident(pid, MEMORY_MIB.into())?;
+    found.ok_or_else(|| io::Error::other("it has no guest RAM"))
 }

@@ -61,7 +61,7 @@ impl Occupied {
 ///
 /// # Errors
 /// When the process has ended or may not be looked at.
-pub(super) fn resident(pid: u32, memory_mib: u64) -> io::Result<Option<Resident>> {
+pub fn resident(pid: u32, memory_mib: u64) -> io::Result<Option<Resident>> {
     let smaps = fs::read_to_string(format!("/proc/{pid}/smaps"))?;
     Ok(without_guest(mappings(&smaps), memory_mib))
 }

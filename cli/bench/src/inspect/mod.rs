@@ -8,7 +8,7 @@ mod time;
 use serde::Serialize;
 
 pub use self::exits::Exits;
-pub use self::memory::{Occupied, Resident};
+pub use self::memory::{Occupied, Resident, resident};
 pub use self::time::Spent;
 use crate::boot::Inspect;
 
