@@ -16,6 +16,7 @@ pub mod cache;
 pub mod check;
 pub mod commands;
 pub mod cpio;
+pub mod emulator;
 pub mod guest;
 pub mod host;
 pub mod inside;

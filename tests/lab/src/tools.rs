@@ -1,6 +1,7 @@
 //! The programs the lab needs beyond a base system, unpacked from packages into the cache and run
 //! with their own C library, so that they neither clash with nor depend on what is installed.
 
+use std::ffi::OsString;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -53,6 +54,12 @@ const PROGRAMS: [&str; 22] = [
     "virtiofsd",
 ];
 
+/// The loader of programs among the packages.
+const LOADER: &str = "usr/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2";
+
+/// Where the packages have QEMU's data.
+const QEMU_DATA: [&str; 2] = ["usr/share/qemu", "usr/share/seabios"];
+
 /// The unpacked programs.
 #[derive(Clone, Debug)]
 pub struct Tools {
@@ -79,16 +86,41 @@ impl Tools {
         Command::new(self.bin().join(name))
     }
 
+    /// A command that runs `program`, which was built for these tools' libraries, with them.
+    #[must_use]
+    pub fn command_of(&self, program: &Path) -> Command {
+        let root = self.root();
+        let mut command = Command::new(root.join(LOADER));
+        command
+            .arg("--library-path")
+            .arg(libraries(&root))
+            .arg(program);
+        command
+    }
+
+    /// The arguments that tell QEMU where its data is.
+    #[must_use]
+    pub fn qemu_data(&self) -> Vec<OsString> {
+        let dirs = QEMU_DATA.map(|dir| ["-L".into(), self.root().join(dir).into_os_string()]);
+        dirs.concat()
+    }
+
     /// The directory with the wrappers: for the end of a `PATH`.
     #[must_use]
     pub fn bin(&self) -> PathBuf {
         self.dir.join("bin")
     }
 
+    /// The root directory that the packages were unpacked in.
+    #[must_use]
+    pub fn root(&self) -> PathBuf {
+        self.dir.join("root")
+    }
+
     /// The statically linked busybox, which runs anywhere.
     #[must_use]
     pub fn busybox(&self) -> PathBuf {
-        self.dir.join("root/usr/bin/busybox")
+        self.root().join("usr/bin/busybox")
     }
 }
 
@@ -122,32 +154,29 @@ pub(crate) fn write_wrapper(dir: &Path, target: &Path, name: &str) -> Result<()>
     };
     let root = target.join("root");
     let path = |sub: &str| quoted(&root.join(sub).to_string_lossy());
-    let libraries = format!(
-        "{}:{}",
-        root.join("usr/lib/x86_64-linux-gnu").display(),
-        root.join("usr/lib").display()
-    );
     // These programs look for their data under the root they were built for.
     let extra = match name {
-        "qemu-system-x86_64" => format!(
-            " -L {} -L {}",
-            path("usr/share/qemu"),
-            path("usr/share/seabios")
-        ),
+        "qemu-system-x86_64" => QEMU_DATA.map(|dir| format!(" -L {}", path(dir))).concat(),
         _ => String::new(),
     };
     let script = format!(
         "#!/bin/sh\nexport MKE2FS_CONFIG={} QEMU_MODULE_DIR={}\nexec {} --argv0 {name} --library-path {} {}{extra} \"$@\"\n",
         path("etc/mke2fs.conf"),
         path("usr/lib/x86_64-linux-gnu/qemu"),
-        path("usr/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2"),
-        quoted(&libraries),
+        path(LOADER),
+        quoted(&libraries(&root)),
         path(&program.to_string_lossy()),
     );
     let wrapper = dir.join("bin").join(name);
     fs::write(&wrapper, script).with_context(|| format!("Cannot write {}", wrapper.display()))?;
     fs::set_permissions(&wrapper, fs::Permissions::from_mode(0o755))?;
     Ok(())
+}
+
+/// Where the packages' libraries are, for the loader.
+fn libraries(root: &Path) -> String {
+    let dir = |sub: &str| root.join(sub).display().to_string();
+    [dir("usr/lib/x86_64-linux-gnu"), dir("usr/lib")].join(":")
 }
 
 /// Follows the links that `path` is, as if `root` were the root directory. Nothing when it leads

@@ -27,6 +27,9 @@ const SECONDS_VARIABLE: &str = "LAB_TEST_SECONDS";
 /// The variable that says how many processors an emulated host has; one unless told.
 const CPUS_VARIABLE: &str = "LAB_TEST_CPUS";
 
+/// The variable that has instructions counted instead of time where the host is emulated, when it is 1.
+const COUNTED_VARIABLE: &str = "LAB_TEST_ICOUNT";
+
 /// Memory of an emulated host, in MiB.
 const MEMORY_MIB: u32 = 8192;
 
@@ -47,6 +50,7 @@ pub(super) struct Place {
     host: Host,
     timeout: Duration,
     cpus: u8,
+    counted: bool,
     variables: Vec<(&'static str, PathBuf)>,
     zfs: Option<Zfs>,
     results: Option<PathBuf>,
@@ -62,6 +66,7 @@ impl Place {
         heading(&format!("{title}, {}: {}", choice.mode, choice.reason));
         let timeout = Duration::from_secs(setting(SECONDS_VARIABLE, PROGRAM_SECONDS)?);
         let cpus = setting(CPUS_VARIABLE, Limits::default().cpus)?;
+        let counted = setting(COUNTED_VARIABLE, 0)? != 0;
         host.prepare()?;
         let images = Images::ensure(&cache, &tools)?;
         let variables = vec![
@@ -74,6 +79,7 @@ impl Place {
             host,
             timeout,
             cpus,
+            counted,
             variables,
             zfs: None,
             results: None,
@@ -137,6 +143,9 @@ impl Place {
             timeout: self.timeout,
             memory_mib: MEMORY_MIB,
         };
+        if self.counted {
+            job.count_instructions();
+        }
         job.terminal = terminal;
         job.transcript = Some(transcript.path().to_owned());
         job.errors = Some(errors.path().to_owned());

@@ -11,7 +11,7 @@ use super::workspace;
 use crate::args::{BenchCommand, BenchGuest};
 use crate::cache::Cache;
 use crate::guest::Images;
-use crate::host::{Host, Job, Limits, Timing};
+use crate::host::{Host, Job, Limits};
 use crate::progress::heading;
 use crate::record;
 use crate::tools::Tools;
@@ -44,7 +44,7 @@ pub fn bench(args: &BenchCommand) -> Result<u8> {
     ));
     let mut job = Job::new(command(args, program, &tools, &images)?)?;
     if args.icount {
-        job.timing = Timing::Instructions;
+        job.count_instructions();
     }
     let results = tempfile::tempdir()?;
     job.results = Some(results.path().to_owned());

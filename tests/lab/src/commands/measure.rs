@@ -11,7 +11,7 @@ use super::workspace;
 use crate::args::MeasureCommand;
 use crate::cache::Cache;
 use crate::guest::Images;
-use crate::host::{Host, Job, Limits, Mode, Timing};
+use crate::host::{Host, Job, Limits, Mode};
 use crate::inside::Sample;
 use crate::progress::heading;
 use crate::record;
@@ -60,7 +60,7 @@ pub fn measure(args: &MeasureCommand) -> Result<u8> {
     job.command
         .extend([program.into(), "--kernel".into(), kernel.into()]);
     job.command.extend(contenders(args));
-    job.timing = Timing::Instructions;
+    job.count_instructions();
     job.limits = Limits {
         cpus: 1,
         memory_mib: 2048,

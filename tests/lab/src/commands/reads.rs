@@ -10,7 +10,7 @@ use super::workspace;
 use crate::args::ReadsCommand;
 use crate::cache::Cache;
 use crate::guest::Images;
-use crate::host::{Host, Job, Limits, Timing};
+use crate::host::{Host, Job, Limits};
 use crate::inside::Reads;
 use crate::progress::heading;
 use crate::tools::Tools;
@@ -52,7 +52,7 @@ pub fn reads(args: &ReadsCommand) -> Result<u8> {
         let named = format!("{}={}", peer.name, absolute(&peer.path)?.display());
         job.command.extend(["--peer".into(), named.into()]);
     }
-    job.timing = Timing::Instructions;
+    job.count_instructions();
     job.limits = Limits {
         cpus: 1,
         memory_mib: 2048,

@@ -8,7 +8,7 @@ use super::workspace::{self, GUEST_VARIABLE};
 use crate::args::MachineArgs;
 use crate::cache::Cache;
 use crate::guest::{IMAGES_VARIABLE, Images};
-use crate::host::{Host, Job, Limits, Terminal, Timing};
+use crate::host::{Host, Job, Limits, Terminal};
 use crate::tools::Tools;
 
 /// Runs `command` in the lab and returns its exit status. `SLOTVMM_BIN` names the workspace's
@@ -53,11 +53,9 @@ fn in_lab(machine: MachineArgs, command: Vec<OsString>, terminal: Terminal) -> R
         memory_mib: machine.mem,
         timeout: machine.timeout,
     };
-    job.timing = if machine.icount {
-        Timing::Instructions
-    } else {
-        Timing::Wall
-    };
+    if machine.icount {
+        job.count_instructions();
+    }
     job.terminal = terminal;
     let host = Host::open(&cache, &tools)?;
     if machine.zfs {

@@ -9,7 +9,7 @@ use super::workspace;
 use crate::args::SharesCommand;
 use crate::cache::Cache;
 use crate::guest::Images;
-use crate::host::{Host, Job, Limits, Timing};
+use crate::host::{Host, Job, Limits};
 use crate::inside::Reading;
 use crate::progress::heading;
 use crate::record;
@@ -54,7 +54,7 @@ pub fn shares(args: &SharesCommand) -> Result<u8> {
         command.extend(["--beside".into(), beside.into()]);
     }
     if args.icount {
-        job.timing = Timing::Instructions;
+        job.count_instructions();
     }
     job.limits = Limits {
         cpus: args.cpus,

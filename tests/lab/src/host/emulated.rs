@@ -46,7 +46,7 @@ pub(super) fn run(cache: &Cache, tools: &Tools, job: &Job) -> Result<u8> {
         }
         .arguments()
     };
-    let mut emulator = tools.command("qemu-system-x86_64");
+    let mut emulator = job.emulator.command(cache, tools)?;
     sys::die_with_parent(&mut emulator);
     let ended = match job.terminal {
         Terminal::Interactive => {

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
+use crate::emulator::Emulator;
 use crate::process::quoted;
 
 /// How big the emulated machine is and how long it may run. A real machine is as big as it is.
@@ -66,6 +67,8 @@ pub struct Job {
     pub limits: Limits,
     /// What time means.
     pub timing: Timing,
+    /// Which program emulates the host.
+    pub emulator: Emulator,
     /// Where input and output go.
     pub terminal: Terminal,
     /// A file that gets a copy of standard output.
@@ -100,12 +103,19 @@ impl Job {
             environment,
             limits: Limits::default(),
             timing: Timing::default(),
+            emulator: Emulator::default(),
             terminal: Terminal::default(),
             transcript: None,
             errors: None,
             results: None,
             modules: Vec::new(),
         })
+    }
+
+    /// Counts instructions instead of time, in the emulator that bears it.
+    pub fn count_instructions(&mut self) {
+        self.timing = Timing::Instructions;
+        self.emulator = Emulator::Mended;
     }
 
     /// The job with the variable `name` set to `value`.

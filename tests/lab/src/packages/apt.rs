@@ -126,6 +126,25 @@ impl Apt {
             .with_context(|| format!("apt left no package in {}", dir.display()))
     }
 
+    /// Downloads the source of the package `name` into `dir` and returns its authors' archive.
+    ///
+    /// # Errors
+    /// When there is no such package, the download fails, or it has no archive of that kind.
+    pub fn download_source(&self, name: &str, dir: &Path) -> Result<PathBuf> {
+        fs::create_dir_all(dir)?;
+        self.retrying(|| {
+            let step = Step::start(format!("Fetching the source of {name}"));
+            let mut command = self.command("apt-get");
+            command.args(["source", "--download-only", "-qq", "-o", "APT::Status-Fd=1"]);
+            run_with_progress(command.args(["--", name]).current_dir(dir), &step)
+        })?;
+        fs::read_dir(dir)?
+            .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+            .find(|file| file.starts_with(name) && file.contains(".orig.tar."))
+            .map(|file| dir.join(file))
+            .with_context(|| format!("The source of {name} has no archive of its authors"))
+    }
+
     fn fetch(&self, name: &str, dir: &Path) -> Result<()> {
         let step = Step::start(format!("Fetching {name}"));
         let mut command = self.command("apt-get");
@@ -146,7 +165,8 @@ impl Apt {
             .signed_by
             .as_ref()
             .map_or(String::new(), |key| format!("[signed-by={key}] "));
-        let source = format!("deb {signed}{} {} main contrib\n", mirror.uri, self.suite);
+        let source = format!("{signed}{} {} main contrib\n", mirror.uri, self.suite);
+        let source = format!("deb {source}deb-src {source}");
         let dir = self.dir.display();
         let settings = [
             format!("Dir::State \"{dir}\";"),
