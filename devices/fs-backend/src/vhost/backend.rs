@@ -24,6 +24,7 @@ use vmm_sys_util::event::{
 
 use super::chain::{Chain, serve};
 use super::mapper::{ToFrontend, WINDOW_REGIONS};
+use super::near::Near;
 use super::pace::Pace;
 use super::transfer::Transfer;
 use crate::server::Server;
@@ -107,8 +108,9 @@ impl Backend {
     fn attend(&self, vring: &VringMutex, pace: &mut Pace) -> Result<(), QueueError> {
         loop {
             vring.disable_notification()?;
-            let began = Instant::now();
+            let began = pace.begin();
             if self.drain(vring)? == Drained::Requests
+                && let Some(began) = began
                 && let Some(until) = pace.served(began, Instant::now())
                 && self.look(vring, until)?
             {
@@ -124,28 +126,37 @@ impl Backend {
     /// Serves what is in a queue.
     fn drain(&self, vring: &VringMutex) -> Result<Drained, QueueError> {
         let mut drained = Drained::Nothing;
-        while let Some(chain) = self.take(vring)? {
+        loop {
+            let memory = Near::new(self.memory.memory());
+            let Some(chain) = self.take(vring, &memory)? else {
+                return Ok(drained);
+            };
             let written = serve(&self.server, &chain).unwrap_or_else(|error| {
                 // The chain goes back empty; the rest of the ring may be sound.
                 tracing::debug!(%error, "Chain is not usable");
                 0
             });
-            vring.add_used(chain.head_index(), written)?;
-            if vring.needs_notification()? {
-                vring.signal_used_queue().map_err(QueueError::Signal)?;
+            let mut state = vring.get_mut();
+            let queue = state.get_queue_mut();
+            queue.add_used(&memory, chain.head_index(), written)?;
+            if queue.needs_notification(&memory)? {
+                state.signal_used_queue().map_err(QueueError::Signal)?;
             }
             drained = Drained::Requests;
         }
-        Ok(drained)
     }
 
     /// The next request; none when the queue is empty, or the frontend has stopped it.
-    fn take(&self, vring: &VringMutex) -> Result<Option<Chain>, QueueError> {
+    fn take<'a>(
+        &self,
+        vring: &VringMutex,
+        memory: &'a Near,
+    ) -> Result<Option<Chain<'a>>, QueueError> {
         let mut state = vring.get_mut();
         if !self.is_served(&state) {
             return Ok(None);
         }
-        let mut chains = state.get_queue_mut().iter(self.memory.memory())?;
+        let mut chains = state.get_queue_mut().iter(memory)?;
         Ok(chains.next())
     }
 

@@ -3,17 +3,22 @@
 use std::os::fd::AsFd as _;
 
 use virtio_queue::DescriptorChain;
-use vm_memory::{
-    Bytes as _, GuestMemory, GuestMemoryLoadGuard, GuestMemoryMmap, Permissions, VolatileSlice,
-};
+use vm_memory::{Bytes as _, GuestMemory as _, Permissions, VolatileSlice};
 use zerocopy::IntoBytes as _;
 
+use super::near::Near;
 use crate::abi::{IN_HEADER_LEN, OUT_HEADER_LEN, OutHeader};
 use crate::server::{MAX_BODY, Reply, Request, Server};
 use crate::sys;
 
+/// What most messages fit into, in bytes.
+const MESSAGE_BYTES: usize = 256;
+
+/// Buffers of what Linux reads ahead at once, 128 KiB, and of the reply's header; few replies have more.
+const BUFFERS: usize = 40;
+
 /// A chain as the queue gives it.
-pub(super) type Chain = DescriptorChain<GuestMemoryLoadGuard<GuestMemoryMmap>>;
+pub(super) type Chain<'a> = DescriptorChain<&'a Near>;
 
 /// Why a chain cannot be used: a descriptor points outside of memory.
 #[derive(Debug, thiserror::Error)]
@@ -23,12 +28,11 @@ pub(super) struct ChainError(#[source] vm_memory::GuestMemoryError);
 /// Serves the request in `chain`; returns how many bytes were written.
 ///
 /// A chain without a request, or without room for a reply, is given back empty.
-pub(super) fn serve(server: &Server, chain: &Chain) -> Result<u32, ChainError> {
-    let message = readable(chain)?;
+pub(super) fn serve(server: &Server, chain: &Chain<'_>) -> Result<u32, ChainError> {
+    let (message, buffers) = split(chain)?;
     let Some(request) = Request::parse(&message) else {
         return Ok(0);
     };
-    let buffers = writable(chain)?;
     let room: usize = buffers.iter().map(VolatileSlice::len).sum();
     let reply = server.answer(&request, room.saturating_sub(OUT_HEADER_LEN));
     if room < OUT_HEADER_LEN {
@@ -37,38 +41,28 @@ pub(super) fn serve(server: &Server, chain: &Chain) -> Result<u32, ChainError> {
     Ok(write(&buffers, request.header.unique, &reply))
 }
 
-/// The request, as far as it is looked at.
-fn readable(chain: &Chain) -> Result<Vec<u8>, ChainError> {
-    let mut message = Vec::with_capacity(256);
-    for descriptor in chain.clone().readable() {
-        let left = (IN_HEADER_LEN + MAX_BODY).saturating_sub(message.len());
-        let len = left.min(descriptor.len() as usize);
-        if len == 0 {
+/// The request, as far as it is looked at, and room for its reply. Each descriptor is loaded once.
+fn split<'a>(chain: &'a Chain<'_>) -> Result<(Vec<u8>, Vec<VolatileSlice<'a>>), ChainError> {
+    let memory = chain.memory();
+    let mut message = Vec::with_capacity(MESSAGE_BYTES);
+    let mut buffers = Vec::with_capacity(BUFFERS);
+    for descriptor in chain.clone() {
+        let len = descriptor.len() as usize;
+        let address = descriptor.addr();
+        if descriptor.is_write_only() {
+            let slices = memory.get_slices(address, len, Permissions::Write);
+            for slice in slices.map_err(ChainError)? {
+                buffers.push(slice.map_err(ChainError)?);
+            }
             continue;
         }
         let begin = message.len();
+        let len = len.min((IN_HEADER_LEN + MAX_BODY).saturating_sub(begin));
         message.resize(begin.saturating_add(len), 0);
         let part = message.get_mut(begin..).unwrap_or_default();
-        chain
-            .memory()
-            .read_slice(part, descriptor.addr())
-            .map_err(ChainError)?;
+        memory.read_slice(part, address).map_err(ChainError)?;
     }
-    Ok(message)
-}
-
-/// Room for the reply.
-fn writable(chain: &Chain) -> Result<Vec<VolatileSlice<'_>>, ChainError> {
-    let mut buffers = Vec::with_capacity(8);
-    for descriptor in chain.clone().writable() {
-        let len = descriptor.len() as usize;
-        let address = descriptor.addr();
-        let slices = GuestMemory::get_slices(chain.memory(), address, len, Permissions::Write);
-        for slice in slices.map_err(ChainError)? {
-            buffers.push(slice.map_err(ChainError)?);
-        }
-    }
-    Ok(buffers)
+    Ok((message, buffers))
 }
 
 /// Writes a reply to where there is room for at least its header; returns its length.
@@ -78,8 +72,9 @@ fn write(buffers: &[VolatileSlice<'_>], unique: u64, reply: &Reply) -> u32 {
         Reply::Error(error) => (error.raw_os_error(), 0),
         Reply::Body(body) => (0, put(buffers, OUT_HEADER_LEN, body)),
         Reply::Data { file, offset, len } => {
-            let buffers = part(buffers, OUT_HEADER_LEN, *len);
-            match sys::read_at(file.as_fd(), &buffers, *offset) {
+            let mut to = Vec::with_capacity(buffers.len());
+            to.extend(part(buffers, OUT_HEADER_LEN, *len));
+            match sys::read_at(file.as_fd(), &to, *offset) {
                 Ok(len) => (0, len),
                 Err(error) => (error.raw_os_error().unwrap_or(libc::EIO), 0),
             }
@@ -108,19 +103,18 @@ fn put(buffers: &[VolatileSlice<'_>], offset: usize, bytes: &[u8]) -> usize {
 }
 
 /// `len` bytes at `offset` of the buffers, as far as there are that many.
-fn part<'a>(buffers: &[VolatileSlice<'a>], offset: usize, len: usize) -> Vec<VolatileSlice<'a>> {
+fn part<'a>(
+    buffers: &[VolatileSlice<'a>],
+    offset: usize,
+    len: usize,
+) -> impl Iterator<Item = VolatileSlice<'a>> {
     let (mut skip, mut left) = (offset, len);
-    let mut parts = Vec::with_capacity(buffers.len());
-    for slice in buffers {
+    buffers.iter().filter_map(move |slice| {
         let begin = skip.min(slice.len());
         skip -= begin;
         let len = left.min(slice.len() - begin);
         left -= len;
-        if len > 0
-            && let Ok(slice) = slice.subslice(begin, len)
-        {
-            parts.push(slice);
-        }
-    }
-    parts
+        let part = (len > 0).then(|| slice.subslice(begin, len).ok());
+        part.flatten()
+    })
 }

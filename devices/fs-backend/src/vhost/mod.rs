@@ -6,6 +6,7 @@
 mod backend;
 mod chain;
 mod mapper;
+mod near;
 mod pace;
 #[cfg(test)]
 mod tests;

@@ -87,6 +87,11 @@ impl Pace {
         }
     }
 
+    /// The time, where it is of use: not for a queue that is never looked at.
+    pub(super) fn begin(&self) -> Option<Instant> {
+        (!self.limit.is_zero()).then(Instant::now)
+    }
+
     /// Takes note of requests that were served between two moments, after which the queue was empty.
     /// Returns until when it is worth looking for the next one: not, when these had to be waited for
     /// longer than that.
