@@ -37,8 +37,9 @@ const WRITTEN: &str = "awk '/^write_bytes/ {print $2}' /proc/$(cat /tmp/pid)/io"
 /// Reads the clock on the vCPU that has nothing else to do, after so many microseconds each.
 const CLOCK: &str = "taskset 2 /probe/probe clock /tmp/clock";
 
-/// Microseconds between two readings where the host has one processor, which others need as well.
-const SELDOM: u32 = 10_000;
+/// Microseconds between two readings where the host has one processor, which others need as well, unless
+/// `SLOTVMM_CLOCK_MICROS` says otherwise.
+const SELDOM: u64 = 10_000;
 
 /// Ends both, with their logs on the disk.
 const END: [&str; 3] = [
@@ -146,7 +147,10 @@ fn boot(slot: &Slot) -> Result<TestVm> {
 /// long as the returned value lives.
 fn read_clock(vm: &mut TestVm) -> Result<Option<Reserved>> {
     let reserved = Reserved::for_thread(vm, "vcpu1")?;
-    let sleep = reserved.as_ref().map_or(SELDOM, |_| 0);
+    let sleep = match reserved {
+        Some(_) => 0,
+        None => setting("SLOTVMM_CLOCK_MICROS", SELDOM)?,
+    };
     vm.guest
         .run(&format!("{CLOCK} {sleep} & echo $! >/tmp/reader"))?;
     Ok(reserved)
