@@ -186,6 +186,33 @@ fn snapshot_that_is_not_to_be_seen_is_not_taken_for_one_without_an_image() {
 }
 
 #[test]
+fn changes_to_a_snapshot_that_is_not_to_be_seen_are_refused() {
+    let fixture = furnished();
+    let (store, web, later) = (&fixture.store, name("web"), name("later"));
+    store.snapshot(&web, &later, &|_, _| ()).unwrap();
+    let reference: SnapshotRef = "web@later".parse().unwrap();
+    let what = Export::Snapshot {
+        snapshot: reference.clone(),
+        since: Some(name("base")),
+        from: 0,
+    };
+    let mut stream = Vec::new();
+    store.export(&what, &mut stream, &|_, _| ()).unwrap();
+    store.delete_snapshot(&reference).unwrap();
+    let before = store.snapshots(&web).unwrap().len();
+    let base = fixture.path("states/web/.zfs/snapshot/base/data.img");
+    let hidden = fixture.path("hidden");
+    fs::rename(&base, &hidden).unwrap();
+    let refused = store.import(&web, stream.as_slice(), &|_, _| ());
+    let refused = refused.unwrap_err().to_string();
+    assert!(refused.contains("not to be seen"), "{refused}");
+    assert_eq!(store.snapshots(&web).unwrap().len(), before);
+    fs::rename(&hidden, &base).unwrap();
+    store.import(&web, stream.as_slice(), &|_, _| ()).unwrap();
+    assert_eq!(store.snapshots(&web).unwrap().len(), before + 1);
+}
+
+#[test]
 fn running_slot_s_snapshot_is_taken_while_it_writes() {
     let fixture = furnished();
     let (slot, web, now) = (name("slot1"), name("web"), name("now"));
