@@ -149,7 +149,7 @@ impl Check {
         }
         for test in &programs {
             heading(&format!("System tests: {}", test.name));
-            let ran = place.run(test, &[], Terminal::Stream)?;
+            let ran = place.run(test, self.arguments(), Terminal::Stream)?;
             self.count(&format!("system tests {}", test.name), &ran);
         }
         Ok(())
@@ -164,7 +164,8 @@ impl Check {
     ) -> Result<()> {
         note(&format!("{lanes} programs at a time"));
         let mut broken = Ok(());
-        let run = |test| place.run(test, &[], Terminal::Quiet);
+        let arguments = self.arguments();
+        let run = |test| place.run(test, arguments, Terminal::Quiet);
         abreast(programs, lanes, run, |test, ran| {
             heading(&format!("System tests: {}", test.name));
             match ran {
@@ -178,6 +179,15 @@ impl Check {
             }
         });
         broken
+    }
+
+    /// What every program is told: whoever asks for one of them by its name wants to see what it prints.
+    fn arguments(&self) -> &'static [&'static str] {
+        if self.tests.is_empty() {
+            &[]
+        } else {
+            &["--nocapture"]
+        }
     }
 
     /// Counts the tests of a program of this `name`.
