@@ -7,14 +7,11 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
+use super::place::{Clock, Place};
 use super::workspace;
 use crate::args::{BenchCommand, BenchGuest};
-use crate::cache::Cache;
-use crate::guest::Images;
-use crate::host::{Host, Job, Limits};
-use crate::progress::heading;
+use crate::host::{Job, Limits};
 use crate::record;
-use crate::tools::Tools;
 
 /// Time for all boots.
 const TIMEOUT: Duration = Duration::from_secs(3600);
@@ -28,24 +25,8 @@ pub fn bench(args: &BenchCommand) -> Result<u8> {
         Some(program) => absolute(program)?,
         None => workspace::build_release()?,
     };
-    let cache = Cache::open()?;
-    let tools = Tools::ensure(&cache)?;
-    let images = Images::ensure(&cache, &tools)?;
-    let host = Host::open(&cache, &tools)?;
-    let time = if args.icount {
-        "instructions counted where it is emulated"
-    } else {
-        "real time"
-    };
-    heading(&format!(
-        "Boots, {}, {time}: {}",
-        host.choice().mode,
-        host.choice().reason
-    ));
-    let mut job = Job::new(command(args, program, &tools, &images)?)?;
-    if args.icount {
-        job.count_instructions();
-    }
+    let place = Place::open("Boots", Clock::of(args.icount))?;
+    let mut job = job(args, program, &place)?;
     let results = tempfile::tempdir()?;
     job.results = Some(results.path().to_owned());
     job.limits = Limits {
@@ -53,7 +34,7 @@ pub fn bench(args: &BenchCommand) -> Result<u8> {
         memory_mib: 3072,
         timeout: TIMEOUT,
     };
-    let status = host.run(&job)?;
+    let status = place.run(&job)?;
     if status == 0 {
         keep(args, results.path())?;
     }
@@ -109,29 +90,14 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The lab's own command for the part inside.
-fn command(
-    args: &BenchCommand,
-    program: PathBuf,
-    tools: &Tools,
-    images: &Images,
-) -> Result<Vec<OsString>> {
-    let lab = std::env::current_exe().context("Cannot tell where the lab's program is")?;
-    // The packages' root lies beside the wrappers of their programs.
-    let root = tools.bin().with_file_name("root");
-    let mut command: Vec<OsString> = vec![lab.into(), "inside".into(), "bench".into()];
-    command.extend(["--program".into(), program.into()]);
-    command.extend(["--tools".into(), root.into()]);
-    match args.guest {
-        BenchGuest::Mini => {
-            let kernel = images.dir().join("kernels").join(args.kernel.name());
-            command.extend(["--kernel".into(), kernel.into()]);
-        }
-        BenchGuest::Systemd => {
-            let image = images.dir().join("demo/trixie.squashfs");
-            command.extend(["--bootstrap".into(), image.into()]);
-        }
-    }
+/// The part inside the lab.
+fn job(args: &BenchCommand, program: PathBuf, place: &Place) -> Result<Job> {
+    let guest = match args.guest {
+        BenchGuest::Mini => ("--kernel", place.kernel(args.kernel)),
+        BenchGuest::Systemd => ("--bootstrap", place.image("demo/trixie.squashfs")),
+    };
+    let paths = [("--program", program), ("--tools", place.tools()), guest];
+    let mut command: Vec<OsString> = Vec::new();
     command.extend(["--boots".into(), args.boots.to_string().into()]);
     let patience = patience(args).as_secs().to_string();
     command.extend(["--patience".into(), patience.into()]);
@@ -148,5 +114,5 @@ fn command(
     if let Some(until) = &args.until {
         command.extend(["--until".into(), until.into()]);
     }
-    Ok(command)
+    place.job("bench", paths, command)
 }

@@ -2,20 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::fs;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
+use super::place::{Clock, Place};
 use super::workspace;
 use crate::args::MeasureCommand;
-use crate::cache::Cache;
-use crate::guest::Images;
-use crate::host::{Host, Job, Limits, Mode};
+use crate::host::Limits;
 use crate::inside::Sample;
-use crate::progress::heading;
 use crate::record;
-use crate::tools::Tools;
 
 /// Median of one measure of a monitor.
 type Measure = (&'static str, fn(&Sample) -> f64);
@@ -37,42 +33,18 @@ const MEASURES: [Measure; 4] = [
 /// When something cannot be built, a boot fails, or the lab does.
 pub fn measure(args: &MeasureCommand) -> Result<u8> {
     let program = workspace::build_release()?;
-    let cache = Cache::open()?;
-    let tools = Tools::ensure(&cache)?;
-    let images = Images::ensure(&cache, &tools)?;
-    let host = Host::open(&cache, &tools)?;
-    let counted = host.choice().mode == Mode::Emulated;
-    let time = if counted {
-        "instructions counted"
-    } else {
-        "real time"
-    };
-    heading(&format!(
-        "Measure, {}, {time}: {}",
-        host.choice().mode,
-        host.choice().reason
-    ));
-    let lab = std::env::current_exe().context("Cannot tell where the lab's program is")?;
-    let mut job = Job::new([lab.into_os_string()])?;
-    let kernel = images.dir().join("kernels").join(args.kernel.name());
-    job.command
-        .extend(["inside", "measure", "--program"].map(Into::into));
-    job.command
-        .extend([program.into(), "--kernel".into(), kernel.into()]);
-    job.command.extend(contenders(args));
-    job.count_instructions();
+    let place = Place::open("Measure", Clock::Counted)?;
+    let paths = [
+        ("--program", program),
+        ("--kernel", place.kernel(args.kernel)),
+    ];
+    let mut job = place.job("measure", paths, contenders(args))?;
     job.limits = Limits {
         cpus: 1,
         memory_mib: 2048,
         timeout: Duration::from_secs(1800),
     };
-    let transcript = tempfile::NamedTempFile::new()?;
-    job.transcript = Some(transcript.path().to_owned());
-    let status = host.run(&job)?;
-    let samples: Vec<Sample> = fs::read_to_string(transcript.path())?
-        .lines()
-        .filter_map(|line| serde_json::from_str(line).ok())
-        .collect();
+    let (status, samples): (_, Vec<Sample>) = place.values(job)?;
     print!("{}", table(&samples));
     if status == 0 {
         record::keep("measure", &again(args), &samples)?;

@@ -7,6 +7,7 @@ mod env;
 mod fetch;
 mod matrix;
 mod measure;
+mod place;
 mod reads;
 mod report;
 mod run;

@@ -1,19 +1,17 @@
 //! `shares`: how fast a guest reads a shared directory, beside QEMU with virtiofsd.
 
-use std::fs;
+use std::ffi::OsString;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
+use super::place::{Clock, Place};
 use super::workspace;
 use crate::args::SharesCommand;
-use crate::cache::Cache;
-use crate::guest::Images;
-use crate::host::{Host, Job, Limits};
+use crate::emulator::Emulator;
+use crate::host::Limits;
 use crate::inside::Reading;
-use crate::progress::heading;
 use crate::record;
-use crate::tools::Tools;
 
 /// Time for all guests.
 const TIMEOUT: Duration = Duration::from_secs(7200);
@@ -25,49 +23,21 @@ const TIMEOUT: Duration = Duration::from_secs(7200);
 pub fn shares(args: &SharesCommand) -> Result<u8> {
     let program = workspace::build_release()?;
     let probe = workspace::build_probe()?;
-    let cache = Cache::open()?;
-    let tools = Tools::ensure(&cache)?;
-    let images = Images::ensure(&cache, &tools)?;
-    let host = Host::open(&cache, &tools)?;
-    heading(&format!(
-        "Shared directories, {}: {}",
-        host.choice().mode,
-        host.choice().reason
-    ));
-    let lab = std::env::current_exe().context("Cannot tell where the lab's program is")?;
-    let mut job = Job::new([lab.into_os_string()])?;
-    let kernel = images.dir().join("kernels").join(args.kernel.name());
-    let command = &mut job.command;
-    command.extend(["inside", "shares", "--program"].map(Into::into));
-    command.extend([program.into(), "--probe".into(), probe.into()]);
-    command.extend(["--kernel".into(), kernel.into()]);
-    command.extend(["--runs".into(), args.runs.to_string().into()]);
-    command.extend(["--files".into(), args.files.to_string().into()]);
-    command.extend(["--large".into(), args.large.to_string().into()]);
-    if let Some(mib) = args.dax {
-        command.extend(["--dax".into(), mib.to_string().into()]);
-    }
-    for with in &args.with {
-        command.extend(["--with".into(), with.into()]);
-    }
-    for beside in &args.beside {
-        command.extend(["--beside".into(), beside.into()]);
-    }
-    if args.icount {
-        job.count_instructions();
-    }
+    let place = Place::open("Shared directories", Clock::of(args.icount))?;
+    let paths = [
+        ("--program", program),
+        ("--probe", probe),
+        ("--kernel", place.kernel(args.kernel)),
+    ];
+    let mut job = place.job("shares", paths, contenders(args))?;
+    // Under the packaged one, QEMU's guest stands still in `tar` now and then.
+    job.emulator = Emulator::Mended;
     job.limits = Limits {
         cpus: args.cpus,
         memory_mib: 5120,
         timeout: TIMEOUT,
     };
-    let transcript = tempfile::NamedTempFile::new()?;
-    job.transcript = Some(transcript.path().to_owned());
-    let status = host.run(&job)?;
-    let readings: Vec<Reading> = fs::read_to_string(transcript.path())?
-        .lines()
-        .filter_map(|line| serde_json::from_str(line).ok())
-        .collect();
+    let (status, readings): (_, Vec<Reading>) = place.values(job)?;
     print!("{}", table(&readings));
     if status == 0 {
         record::keep("shares", &again(args), &readings)?;
@@ -75,13 +45,36 @@ pub fn shares(args: &SharesCommand) -> Result<u8> {
     Ok(status)
 }
 
+/// Who reads what, and how often, for the part inside the lab.
+fn contenders(args: &SharesCommand) -> Vec<OsString> {
+    let numbers = [
+        ("--runs", args.runs.to_string()),
+        ("--files", args.files.to_string()),
+        ("--large", args.large.to_string()),
+    ];
+    let mut words: Vec<OsString> = Vec::new();
+    let mut add = |option: &str, value: OsString| words.extend([option.into(), value]);
+    for (option, number) in numbers {
+        add(option, number.into());
+    }
+    if let Some(mib) = args.dax {
+        add("--dax", mib.to_string().into());
+    }
+    args.with.iter().for_each(|with| add("--with", with.into()));
+    for beside in &args.beside {
+        add("--beside", beside.into());
+    }
+    words
+}
+
 /// The command that measures the same again.
 fn again(args: &SharesCommand) -> String {
     let (runs, files, large) = (args.runs, args.files, args.large);
     let window = args.dax.map(|mib| format!(" --dax {mib}"));
     let with = args.with.iter().map(|with| format!(" --with '{with}'"));
+    let icount = if args.icount { " --icount" } else { "" };
     format!(
-        "cargo lab shares --runs {runs} --files {files} --large {large} --cpus {}{}{}",
+        "cargo lab shares --runs {runs} --files {files} --large {large} --cpus {}{icount}{}{}",
         args.cpus,
         window.unwrap_or_default(),
         with.collect::<String>()

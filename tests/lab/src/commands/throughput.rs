@@ -1,19 +1,16 @@
 //! `throughput`: how fast guests are reached, beside QEMU.
 
-use std::fs;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
+use super::place::{Clock, Place};
 use super::workspace;
 use crate::args::ThroughputCommand;
-use crate::cache::Cache;
-use crate::guest::{Images, Iperf};
-use crate::host::{Host, Job, Limits};
+use crate::guest::Iperf;
+use crate::host::Limits;
 use crate::inside::Transfer;
-use crate::progress::heading;
 use crate::record;
-use crate::tools::Tools;
 
 /// Kernel that the guest boots.
 const KERNEL: &str = "6.12-cloud";
@@ -27,48 +24,27 @@ pub fn throughput(args: &ThroughputCommand) -> Result<u8> {
         Some(program) => program.clone(),
         None => workspace::build_release()?,
     };
-    let cache = Cache::open()?;
-    let tools = Tools::ensure(&cache)?;
-    let images = Images::ensure(&cache, &tools)?;
-    let iperf = Iperf::ensure(&cache)?;
-    let host = Host::open(&cache, &tools)?;
-    heading(&format!(
-        "Throughput, {}: {}",
-        host.choice().mode,
-        host.choice().reason
-    ));
-    let kernel = images.dir().join("kernels").join(KERNEL);
+    let place = Place::open("Throughput", Clock::Real)?;
+    let iperf = Iperf::ensure(&place.cache)?;
+    let kernel = place.image("kernels").join(KERNEL);
     let dir = tempfile::tempdir()?;
     let initrd = dir.path().join("initrd");
     iperf.write_initrd(&kernel.join("initrd"), &initrd)?;
-    let lab = std::env::current_exe().context("Cannot tell where the lab's program is")?;
-    let mut job = Job::new([lab.into_os_string()])?;
     let paths = [
         ("--program", program),
         ("--kernel", kernel.join("vmlinux")),
         ("--initrd", initrd),
         ("--iperf", iperf.program()),
     ];
-    job.command.extend(["inside", "throughput"].map(Into::into));
-    for (option, path) in paths {
-        job.command.extend([option.into(), path.into()]);
-    }
-    for (option, number) in [("--runs", args.runs), ("--seconds", args.seconds)] {
-        job.command
-            .extend([option.into(), number.to_string().into()]);
-    }
+    let (runs, seconds) = (args.runs.to_string(), args.seconds.to_string());
+    let more = ["--runs", &runs, "--seconds", &seconds];
+    let mut job = place.job("throughput", paths, more)?;
     job.limits = Limits {
         cpus: 2,
         memory_mib: 3072,
         timeout: Duration::from_secs(3600),
     };
-    let transcript = tempfile::NamedTempFile::new()?;
-    job.transcript = Some(transcript.path().to_owned());
-    let status = host.run(&job)?;
-    let transfers: Vec<Transfer> = fs::read_to_string(transcript.path())?
-        .lines()
-        .filter_map(|line| serde_json::from_str(line).ok())
-        .collect();
+    let (status, transfers): (_, Vec<Transfer>) = place.values(job)?;
     print!("{}", table(&transfers));
     if status == 0 {
         record::keep("throughput", "cargo lab throughput", &transfers)?;
