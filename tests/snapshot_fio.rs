@@ -171,10 +171,12 @@ fn writes_on(vm: &mut TestVm) -> Result<()> {
     vm.guest.run(&more).map(drop)
 }
 
-/// The guest's clock in milliseconds.
+/// The guest's monotonic clock in milliseconds.
 fn clock(vm: &mut TestVm) -> Result<f64> {
-    let uptime = vm.guest.run("cut -d ' ' -f 1 /proc/uptime")?;
-    Ok(uptime.parse::<f64>()? * 1000.0)
+    let nanoseconds = vm
+        .guest
+        .run("awk '/^now at/ {print $3}' /proc/timer_list")?;
+    Ok(nanoseconds.parse::<f64>()? / 1e6)
 }
 
 /// A snapshot that was taken.
@@ -233,8 +235,15 @@ fn take_all(slot: &Slot, vm: &mut TestVm, (busy, plan): (&str, &Plan)) -> Result
         .collect()
 }
 
-/// Times and durations, in milliseconds.
-type Log = Vec<(f64, f64)>;
+/// What a log says of a time, in milliseconds.
+struct Entry {
+    from: f64,
+    to: f64,
+    /// The longest write or gap in it.
+    longest: f64,
+}
+
+type Log = Vec<Entry>;
 
 /// What the guest's programs wrote down.
 struct Logs {
@@ -256,13 +265,13 @@ fn end(slot: &Slot, mut vm: TestVm) -> Result<Logs> {
     let job = &report["jobs"][0];
     assert_eq!(job["error"], 0, "{job}");
     Ok(Logs {
-        fio: log(&file("/w_clat.1.log")?, (", ", 1e6))?,
-        clock: log(&file("/clock")?, (" ", 1e3))?,
+        fio: writes(&file("/w_clat.1.log")?)?,
+        clock: gaps(&file("/clock")?)?,
     })
 }
 
 /// Lines of a time, a separator and a duration of which so many are a millisecond.
-fn log(text: &str, (separator, of_a_millisecond): (&str, f64)) -> Result<Log> {
+fn lines(text: &str, (separator, of_a_millisecond): (&str, f64)) -> Result<Vec<(f64, f64)>> {
     let line = |line: &str| {
         let mut columns = line.split(separator).map(str::parse::<f64>);
         Some((
@@ -272,6 +281,31 @@ fn log(text: &str, (separator, of_a_millisecond): (&str, f64)) -> Result<Log> {
     };
     let lines: Option<_> = text.lines().map(line).collect();
     lines.context("Not a log")
+}
+
+/// Writes of fio's: when each was complete, and what it took.
+fn writes(text: &str) -> Result<Log> {
+    let writes = lines(text, (", ", 1e6))?.into_iter();
+    Ok(writes
+        .map(|(at, took)| Entry {
+            from: at - took,
+            to: at,
+            longest: took,
+        })
+        .collect())
+}
+
+/// Gaps of the clock: each line is about the time since the one before.
+fn gaps(text: &str) -> Result<Log> {
+    let mut last = 0.0;
+    let gaps = lines(text, (" ", 1e3))?.into_iter();
+    Ok(gaps
+        .map(|(at, longest)| Entry {
+            from: std::mem::replace(&mut last, at),
+            to: at,
+            longest,
+        })
+        .collect())
 }
 
 /// Median, 99th percentile and maximum.
@@ -296,8 +330,8 @@ fn report(title: &str, taken: &[Taken], logs: &[(&str, &Log)]) -> Result<()> {
     println!("  the longest: {}", worst.context("No snapshot")?.said);
     for (name, log) in logs {
         let longest = |(from, to): (f64, f64)| {
-            let within = log.iter().filter(|(at, _)| (from..to).contains(at));
-            within.map(|(_, took)| *took).fold(0.0, f64::max)
+            let within = log.iter().filter(|it| it.from < to && it.to > from);
+            within.map(|it| it.longest).fold(0.0, f64::max)
         };
         for (what, which) in [("with", 0), ("without", 1)] {
             let longest = taken.iter().map(|it| longest(it.stretches[which]));

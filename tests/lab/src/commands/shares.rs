@@ -40,7 +40,12 @@ pub fn shares(args: &SharesCommand) -> Result<u8> {
     let (status, readings): (_, Vec<Reading>) = place.values(job)?;
     print!("{}", table(&readings));
     if status == 0 {
-        record::keep("shares", &again(args), &readings)?;
+        let name = if args.icount {
+            "shares-counted"
+        } else {
+            "shares"
+        };
+        record::keep(name, &again(args), &readings)?;
     }
     Ok(status)
 }

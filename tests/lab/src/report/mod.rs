@@ -20,7 +20,7 @@ use crate::record::{Machine, Record};
 type Rows = fn(&Value) -> Option<String>;
 
 /// Name of the mark and of the file, and what its values look like.
-const TABLES: [(&str, Rows); 8] = [
+const TABLES: [(&str, Rows); 9] = [
     ("bench-mini", tables::bench),
     ("bench-systemd", tables::bench),
     ("together", tables::together),
@@ -28,6 +28,7 @@ const TABLES: [(&str, Rows); 8] = [
     ("reads", tables::reads),
     ("throughput", tables::throughput),
     ("shares", tables::shares),
+    ("shares-counted", tables::shares),
     ("criterion", tables::criterion),
 ];
 
