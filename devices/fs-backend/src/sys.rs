@@ -20,9 +20,8 @@ pub(crate) fn read_at(
 ) -> io::Result<usize> {
     let mut done = 0_usize;
     loop {
-        let guards: Vec<_> = left_of(buffers, done)
-            .map(|slice| slice.ptr_guard_mut())
-            .collect();
+        let mut guards = Vec::with_capacity(buffers.len().min(MAX_BUFFERS));
+        guards.extend(left_of(buffers, done).map(|slice| slice.ptr_guard_mut()));
         if guards.is_empty() {
             return Ok(done);
         }
