@@ -12,7 +12,7 @@ use std::io::{Seek as _, SeekFrom, Write as _};
 
 use anyhow::{Context as _, Result, ensure};
 use fixture::disk::{self, Kind, Mounted};
-use fixture::processors::Reserved;
+use fixture::processors::{self, Reserved};
 use fixture::{Lab, Slot, TestVm};
 use nix::sys::signal::Signal;
 use serde_json::Value;
@@ -144,12 +144,17 @@ fn boot(slot: &Slot) -> Result<TestVm> {
 }
 
 /// Has the guest's clock be read all the time, by a vCPU that has a processor of the host for itself as
-/// long as the returned value lives.
+/// long as the returned value lives; where there is one only and it shall be read often, by a vCPU that
+/// goes before all else.
 fn read_clock(vm: &mut TestVm) -> Result<Option<Reserved>> {
     let reserved = Reserved::for_thread(vm, "vcpu1")?;
-    let sleep = match reserved {
-        Some(_) => 0,
-        None => setting("SLOTVMM_CLOCK_MICROS", SELDOM)?,
+    let sleep = match (&reserved, setting("SLOTVMM_CLOCK_MICROS", 0)?) {
+        (Some(_), _) => 0,
+        (None, 0) => SELDOM,
+        (None, often) => {
+            processors::prefer(vm, "vcpu1")?;
+            often
+        }
     };
     vm.guest
         .run(&format!("{CLOCK} {sleep} & echo $! >/tmp/reader"))?;
