@@ -145,7 +145,7 @@ fn boot(slot: &Slot) -> Result<TestVm> {
 
 /// Has the guest's clock be read all the time, by a vCPU that has a processor of the host for itself as
 /// long as the returned value lives; where there is one only and it shall be read often, by a vCPU that
-/// goes before all else.
+/// is preferred to all else.
 fn read_clock(vm: &mut TestVm) -> Result<Option<Reserved>> {
     let reserved = Reserved::for_thread(vm, "vcpu1")?;
     let sleep = match (&reserved, setting("SLOTVMM_CLOCK_MICROS", 0)?) {
