@@ -5,7 +5,8 @@
 //! `SLOTVMM_IMAGE_GIB` makes the image so large; `SLOTVMM_DATA_GIB` of it, as far as there is room behind
 //! the guest's file system, are filled, and fio writes there instead of to a file. With
 //! `SLOTVMM_GIVE_UP=1` each snapshot is given up once the guest runs on: nobody waits for copies of
-//! 8 GiB.
+//! 8 GiB. `SLOTVMM_CLOCK_MICROS` has the guest's clock read once in so many microseconds where a host of
+//! one processor bears it, as one does that counts instructions.
 
 use std::fs::File;
 use std::io::{Seek as _, SeekFrom, Write as _};
@@ -34,11 +35,10 @@ const FIO: &str = "sh /fio/run --name=w --rw=randwrite --bs=4k --allow_mounted_w
 /// Bytes that fio has written.
 const WRITTEN: &str = "awk '/^write_bytes/ {print $2}' /proc/$(cat /tmp/pid)/io";
 
-/// Reads the clock on the vCPU that has nothing else to do, after so many microseconds each.
-const CLOCK: &str = "taskset 2 /probe/probe clock /tmp/clock";
+/// Reads the clock.
+const CLOCK: &str = "/probe/probe clock /tmp/clock";
 
-/// Microseconds between two readings where the host has one processor, which others need as well, unless
-/// `SLOTVMM_CLOCK_MICROS` says otherwise.
+/// Microseconds between two readings where the host has one processor, which others need as well.
 const SELDOM: u64 = 10_000;
 
 /// Ends both, with their logs on the disk.
@@ -65,6 +65,8 @@ struct Plan {
     snapshots: u64,
     /// Whether they are given up.
     give_up: bool,
+    /// Microseconds between two readings of the clock, where it is read often; else 0.
+    clock_micros: u64,
 }
 
 impl Plan {
@@ -77,7 +79,12 @@ impl Plan {
             data: data.min(image - FILE_SYSTEM),
             snapshots: setting("SLOTVMM_SNAPSHOTS", SNAPSHOTS)?,
             give_up: setting("SLOTVMM_GIVE_UP", 0)? > 0,
+            clock_micros: setting("SLOTVMM_CLOCK_MICROS", 0)?,
         })
+    }
+
+    fn reads_often(&self) -> bool {
+        self.clock_micros > 0
     }
 
     /// Where fio writes.
@@ -117,14 +124,16 @@ impl Plan {
     }
 }
 
-/// Has the slot two disks that have fio, and the program that reads the clock, and two vCPUs: nothing
-/// runs on the second one unless it is put there.
-fn equip(lab: &Lab, slot: &Slot) -> Result<()> {
+/// Has the slot two disks that have fio, and the program that reads the clock, and one vCPU for each of
+/// both: nothing runs on the second one unless it is put there. Where the clock is read often in a host of
+/// one processor there is one vCPU, since one would wait for the other in the guest.
+fn equip(lab: &Lab, slot: &Slot, plan: &Plan) -> Result<()> {
     let fio = lab.image("programs/fio.squashfs");
     let probe = slot.path("probe.squashfs");
     lab.pack_program("SLOTVMM_PROBE_BIN", &probe)?;
+    let vcpus = if plan.reads_often() { 1 } else { 2 };
     slot.write_slot(&format!(
-        "[boot]\nparams = [\"isolcpus=1\"]\n[machine]\nvcpus = 2\n\
+        "[boot]\nparams = [\"isolcpus=1\"]\n[machine]\nvcpus = {vcpus}\n\
          [[disk]]\npath = {fio:?}\nposition = 2\nreadonly = true\n\
          [[disk]]\npath = {probe:?}\nposition = 3\nreadonly = true\n"
     ))?;
@@ -144,20 +153,21 @@ fn boot(slot: &Slot) -> Result<TestVm> {
 }
 
 /// Has the guest's clock be read all the time, by a vCPU that has a processor of the host for itself as
-/// long as the returned value lives; where there is one only and it shall be read often, by a vCPU that
-/// is preferred to all else.
-fn read_clock(vm: &mut TestVm) -> Result<Option<Reserved>> {
+/// long as the returned value lives; or often, before all else in the guest, which is preferred to all else
+/// of the host.
+fn read_clock(vm: &mut TestVm, plan: &Plan) -> Result<Option<Reserved>> {
+    if plan.reads_often() {
+        processors::prefer(vm, "vcpu0")?;
+        let often = plan.clock_micros;
+        vm.guest
+            .run(&format!("{CLOCK} {often} & echo $! >/tmp/reader"))?;
+        vm.guest.run("renice -n -20 -p $(cat /tmp/reader)")?;
+        return Ok(None);
+    }
     let reserved = Reserved::for_thread(vm, "vcpu1")?;
-    let sleep = match (&reserved, setting("SLOTVMM_CLOCK_MICROS", 0)?) {
-        (Some(_), _) => 0,
-        (None, 0) => SELDOM,
-        (None, often) => {
-            processors::prefer(vm, "vcpu1")?;
-            often
-        }
-    };
+    let sleep = reserved.as_ref().map_or(SELDOM, |_| 0);
     vm.guest
-        .run(&format!("{CLOCK} {sleep} & echo $! >/tmp/reader"))?;
+        .run(&format!("taskset 2 {CLOCK} {sleep} & echo $! >/tmp/reader"))?;
     Ok(reserved)
 }
 
@@ -356,10 +366,10 @@ fn pauses(kind: Kind) -> Result<()> {
     let Some(_mounted) = Mounted::of_kind(kind, host, &slot.path("state"))? else {
         return Ok(());
     };
-    equip(&lab, &slot)?;
+    equip(&lab, &slot, &plan)?;
     plan.fill(&slot)?;
     let mut vm = boot(&slot)?;
-    let _reserved = read_clock(&mut vm)?;
+    let _reserved = read_clock(&mut vm, &plan)?;
     let idle = take_all(&slot, &mut vm, ("idle", &plan))?;
     write(&mut vm, &plan.place())?;
     let busy = take_all(&slot, &mut vm, ("fio", &plan))?;
