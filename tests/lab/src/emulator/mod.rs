@@ -1,6 +1,6 @@
 //! The emulator built of Debian's source, with a fault mended for which counted runs stand still.
 //!
-//! QEMU 7.2 to 11.1 deliver an interrupt that VMRUN injects a second time when the loop of translated
+//! QEMU 10.0 and 11.1 deliver an interrupt that VMRUN injects a second time when the loop of translated
 //! code is left at the wrong moment. With counted instructions each timer of the emulated host leaves
 //! it, and a guest with many interrupts soon waits for a lock that the code below its interrupt holds.
 //! With a thread for each processor that is rare.
