@@ -30,7 +30,7 @@ pub fn shares(args: &SharesCommand) -> Result<u8> {
         ("--kernel", place.kernel(args.kernel)),
     ];
     let mut job = place.job("shares", paths, contenders(args))?;
-    // Under the packaged one, QEMU's guest stands still in `tar` now and then.
+    // In real time as well: so many requests would meet the packaged one's fault.
     job.emulator = Emulator::Mended;
     job.limits = Limits {
         cpus: args.cpus,
