@@ -5,10 +5,11 @@
 
 use std::io;
 use std::os::unix::net::UnixStream;
-use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Child;
+use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Mutex};
+use std::thread;
 
 use devices::device::{DeviceId, Memory, VirtioDevice};
 use devices::fs::window::Window;
@@ -30,7 +31,14 @@ pub(crate) struct Starter {
     source: PathBuf,
     /// The window that backends are told of, in MiB.
     window: Option<u64>,
-    started: Arc<Mutex<Vec<Child>>>,
+    started: Arc<Mutex<Vec<Running>>>,
+}
+
+/// A backend, and the thread that started it: the host ends the one with the other.
+#[derive(Debug)]
+struct Running {
+    child: Child,
+    _thread: Sender<()>,
 }
 
 impl Starter {
@@ -44,24 +52,35 @@ impl Starter {
 
     /// Waits for all that were started: their device is gone.
     pub(crate) fn wait(&self) {
-        for child in self.started.lock().unwrap().iter_mut() {
-            let status = child.wait().unwrap();
-            // One that the device's thread started anew may be killed with that thread.
-            assert!(status.success() || status.signal() == Some(9), "{status}");
+        for running in self.started.lock().unwrap().iter_mut() {
+            let status = running.child.wait().unwrap();
+            assert!(status.success(), "{status}");
         }
     }
 }
 
 impl Connect for Starter {
     fn connect(&mut self) -> io::Result<UnixStream> {
-        let program = Path::new(env!("CARGO_BIN_EXE_slotvmm"));
         let source = self.source.to_str().unwrap();
         let mut arguments = vec!["fs-backend".to_owned(), "--fd=0".to_owned()];
         arguments.push(format!("--source={source}"));
         arguments.extend(self.window.map(|mib| format!("--dax={mib}")));
-        let place = self.source.parent().unwrap();
-        let backend = fs_backend::spawn(program, arguments, place).map_err(io::Error::other)?;
-        self.started.lock().unwrap().push(backend.child);
+        let place = self.source.parent().unwrap().to_owned();
+        let (to_starter, spawned) = mpsc::channel();
+        let (thread, until_forgotten) = mpsc::channel::<()>();
+        thread::spawn(move || {
+            let program = Path::new(env!("CARGO_BIN_EXE_slotvmm"));
+            to_starter
+                .send(fs_backend::spawn(program, arguments, &place))
+                .unwrap();
+            // Nothing is ever sent.
+            let _ = until_forgotten.recv();
+        });
+        let backend = spawned.recv().unwrap().map_err(io::Error::other)?;
+        self.started.lock().unwrap().push(Running {
+            child: backend.child,
+            _thread: thread,
+        });
         Ok(backend.connection)
     }
 }
@@ -156,9 +175,9 @@ impl Machine {
     /// Kills the backend that was started last.
     pub(crate) fn kill_backend(&mut self) {
         let mut started = self.starter.started.lock().unwrap();
-        let mut child = started.pop().unwrap();
-        child.kill().unwrap();
-        child.wait().unwrap();
+        let mut running = started.pop().unwrap();
+        running.child.kill().unwrap();
+        running.child.wait().unwrap();
     }
 
     /// Drops the device and waits for its backends.

@@ -88,6 +88,8 @@ impl Watch {
     fn serve(&mut self) {
         while let Err(error) = self.hand_over() {
             self.link.lost(&error);
+            // It may have had some queues already, and served them.
+            Connection::recover(&self.memory, &mut self.queues);
             if !self.link.may_restart(Instant::now()) {
                 return self.refuse_from_now_on();
             }

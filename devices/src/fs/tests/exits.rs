@@ -104,6 +104,24 @@ fn backend_that_died_during_a_pause_is_replaced() {
 }
 
 #[test]
+fn what_a_backend_served_before_it_broke_down_is_not_served_again() {
+    let (mut driver, backends) = fs(OnExit::Restart);
+    let mut queues = settle(&mut driver);
+    driver.transport.stop().unwrap();
+    let head = request(&mut queues[1], 20);
+    backends.fail_to_enable(2);
+    driver.transport.resume().unwrap();
+    assert_eq!(queues[1].wait_used(&driver).unwrap().head, head);
+    assert_eq!(answer(&queues[1], head), (0, 20));
+    let head = request(&mut queues[1], 21);
+    driver.notify(&queues[1]);
+    assert_eq!(queues[1].wait_used(&driver).unwrap().head, head);
+    assert_eq!(answer(&queues[1], head), (0, 21));
+    assert_eq!(queues[1].device_used_idx(), 3);
+    assert_eq!((backends.started(), backends.taken()), (2, 3 + 2));
+}
+
+#[test]
 fn backend_that_dies_again_and_again_is_given_up() {
     let (mut driver, backends) = fs(OnExit::Restart);
     let mut queues = driver.start();

@@ -53,6 +53,8 @@ struct Notes {
     state: Option<Vec<u8>>,
     /// Size of the window that they can have files mapped in, in bytes.
     window: Option<u64>,
+    /// The queue at whose turn the next backend breaks down.
+    fails_to_enable: Option<u32>,
     /// Backends that may still be started.
     left: Option<usize>,
     started: usize,
@@ -100,6 +102,11 @@ impl Backends {
     /// The next backends can have files mapped in a window of so many bytes, and do not.
     pub fn set_window(&self, bytes: u64) {
         self.notes().window = Some(bytes);
+    }
+
+    /// A backend that is to serve this queue next serves those before it, and breaks down.
+    pub fn fail_to_enable(&self, queue: u32) {
+        self.notes().fails_to_enable = Some(queue);
     }
 
     /// Only so many more backends start; then connecting fails.

@@ -295,6 +295,18 @@ impl VhostUserBackendReqHandlerMut for Server {
     }
 
     fn set_vring_enable(&mut self, index: u32, enable: bool) -> Result<()> {
+        let mut notes = self.backends.notes();
+        if notes
+            .fails_to_enable
+            .take_if(|fails| *fails == index)
+            .is_some()
+        {
+            drop(notes);
+            let before: Vec<u32> = self.rings.range(..index).map(|(ring, _)| *ring).collect();
+            before.into_iter().for_each(|ring| self.kicked(ring.into()));
+            return Err(NOT_HERE);
+        }
+        drop(notes);
         self.ring(index)?.enabled = enable;
         Ok(())
     }
