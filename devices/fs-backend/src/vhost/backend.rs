@@ -106,8 +106,7 @@ impl Backend {
 
     /// Serves a queue until it is empty and the driver is going to kick again.
     fn attend(&self, vring: &VringMutex, pace: &mut Pace) -> Result<(), QueueError> {
-        loop {
-            vring.disable_notification()?;
+        while self.want_kicks(vring, false)?.is_some() {
             let began = pace.begin();
             if self.drain(vring)? == Drained::Requests
                 && let Some(began) = began
@@ -117,10 +116,28 @@ impl Backend {
                 continue;
             }
             // Whatever came since the last look is seen here, or kicks.
-            if !vring.enable_notification()? || self.over.load(Ordering::Relaxed) {
-                return Ok(());
+            if self.want_kicks(vring, true)? != Some(true) {
+                break;
             }
         }
+        Ok(())
+    }
+
+    /// Asks the driver to kick for its next request, or not to. Returns whether one is there already; none
+    /// for a queue that is not served, whose ring is not ours to write to: an event from before it was
+    /// stopped may come after.
+    fn want_kicks(&self, vring: &VringMutex, wanted: bool) -> Result<Option<bool>, QueueError> {
+        let mut state = vring.get_mut();
+        if !self.is_served(&state) {
+            return Ok(None);
+        }
+        let memory = self.memory.memory();
+        let queue = state.get_queue_mut();
+        if wanted {
+            return Ok(Some(queue.enable_notification(&*memory)?));
+        }
+        queue.disable_notification(&*memory)?;
+        Ok(Some(false))
     }
 
     /// Serves what is in a queue.

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use proptest::prelude::*;
 use vhost_user_backend::{VhostUserBackend as _, VringMutex, VringT as _};
 use vm_memory::{Bytes as _, GuestAddress, GuestMemoryAtomic, GuestMemoryMmap};
+use vmm_sys_util::epoll::EventSet;
 
 use super::pace::Pace;
 use super::{Backend, Poll};
@@ -131,4 +132,22 @@ fn whoever_stops_a_queue_does_not_wait_for_the_one_that_looks() {
 #[test]
 fn nobody_looks_once_the_frontend_is_gone() {
     assert!(!looked(|backend, _, _| backend.end()));
+}
+
+#[test]
+fn event_of_a_stopped_queue_touches_no_memory() {
+    let place = tempfile::tempdir().unwrap();
+    let (backend, vring, memory) = subject(&place);
+    let filled = vec![0x5a; 0x10000];
+    for event_idx in [false, true] {
+        vring.set_queue_event_idx(event_idx);
+        vring.set_queue_ready(false);
+        backend.stop_vring(0).unwrap();
+        memory.write_slice(&filled, GuestAddress(0)).unwrap();
+        let vrings = std::slice::from_ref(&vring);
+        backend.handle_event(0, EventSet::IN, vrings, 0).unwrap();
+        let mut after = vec![0; filled.len()];
+        memory.read_slice(&mut after, GuestAddress(0)).unwrap();
+        assert!(after == filled, "event index: {event_idx}");
+    }
 }
