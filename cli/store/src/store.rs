@@ -13,7 +13,7 @@ use crate::copy::Method;
 use crate::durable;
 use crate::error::StoreError;
 use crate::holder::Holder;
-use crate::layout::{Layout, NEW};
+use crate::layout::{Layout, NEW, PART};
 use crate::name::Name;
 use crate::snapshot;
 use crate::zfs::DataSets;
@@ -197,9 +197,13 @@ impl Locked<'_> {
         }
     }
 
-    /// Fails while somebody is making the state. Nobody begins to while the store is locked.
+    /// Fails while somebody is making the state, by an import that can be interrupted as well. Nobody
+    /// begins to while the store is locked.
     pub(crate) fn require_unmade(&self, state: &Name) -> Result<(), StoreError> {
-        building::refuse_while_alive(&beside(&self.layout().state(state), NEW))
+        let place = self.layout().state(state);
+        [NEW, PART]
+            .into_iter()
+            .try_for_each(|prefix| building::refuse_while_alive(&beside(&place, prefix)))
     }
 
     /// Fails when the name of a new state is taken, or is about to be.

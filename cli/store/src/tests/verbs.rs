@@ -5,11 +5,13 @@ use std::os::unix::fs::MetadataExt as _;
 
 use super::tree::{furnish, tree, write_image};
 use super::{Fixture, name};
-use crate::building::Building;
+use crate::building::{Building, beside};
 use crate::fsck::Mode;
 use crate::identity::{self, Identity};
+use crate::layout::PART;
 use crate::lock::{Access, try_lock};
-use crate::{Assignments, Conflict, Keep, StoreError};
+use crate::store::Locked;
+use crate::{Assignments, Conflict, Keep, Name, StoreError};
 
 fn furnished() -> Fixture {
     let fixture = Fixture::new();
@@ -263,13 +265,23 @@ fn everything_in_the_store_is_listed() {
 
 #[test]
 fn state_that_is_being_made_is_waited_for_by_whoever_wants_it() {
+    waited_for(|locked, state| Building::begin_state(locked, state).unwrap());
+}
+
+#[test]
+fn state_that_is_being_imported_is_waited_for_by_whoever_wants_it() {
+    waited_for(|locked, state| {
+        let place = locked.layout().state(state);
+        let part = beside(&place, PART);
+        Building::go_on(locked, &place, part).unwrap()
+    });
+}
+
+fn waited_for(begin: fn(&Locked<'_>, &Name) -> Building) {
     let fixture = furnished();
     let (store, new) = (&fixture.store, name("new"));
     let before = tree(fixture.dir.path());
-    let building = {
-        let locked = store.lock().unwrap();
-        Building::begin_state(&locked, &new).unwrap()
-    };
+    let building = begin(&store.lock().unwrap(), &new);
     let assign = || store.assign(&name("slot4"), &new, Conflict::Refuse);
     let refused = [
         assign().map(drop),
