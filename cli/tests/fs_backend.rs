@@ -328,6 +328,26 @@ fn no_request_is_missed_by_a_backend_that_looks_for_them() {
     }
 }
 
+#[test]
+fn kicks_are_noticed_without_being_read() {
+    const REQUESTS: u64 = 100;
+    let share = Share::serve(&["--poll", "off"]);
+    let mut frontend = share.frontend();
+    let file = lookup(&mut frontend, b"file\0").nodeid;
+    // Each time the queue is served anew, kicks are read until the backend waits for edges.
+    for round in 0..10 {
+        frontend.serve_anew(1).unwrap();
+        frontend.unread_kicks(1);
+        for _ in 0..REQUESTS {
+            assert_eq!(read(&mut frontend, file), b"data of the file");
+        }
+        let unread = frontend.unread_kicks(1);
+        assert!(unread > REQUESTS / 2, "round {round}: {unread} unread");
+    }
+    drop(frontend);
+    assert_eq!(share.end(), Some(0));
+}
+
 /// How often each thread of a process was given a processor; none while one of them has it.
 fn turns(pid: &str) -> Option<Vec<String>> {
     let threads = fs::read_dir(format!("/proc/{pid}/task")).unwrap();

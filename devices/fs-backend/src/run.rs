@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::num::NonZeroUsize;
-use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd, OwnedFd};
 use std::os::unix::fs::FileTypeExt as _;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
@@ -122,6 +122,9 @@ pub fn run(options: Options) -> Result<(), RunError> {
     let backend = Arc::new(backend);
     let mut daemon = VhostUserDaemon::new("vhost-user".to_owned(), Arc::clone(&backend), memory)
         .map_err(RunError::Daemon)?;
+    let epolls = daemon.get_epoll_handlers();
+    backend.wait_for_edges(epolls.iter().map(AsRawFd::as_raw_fd).collect());
+    drop(epolls);
     daemon.start(&mut listener).map_err(RunError::Daemon)?;
     // Nobody else is served: a second frontend shall not wait in vain.
     drop(listener);

@@ -11,35 +11,29 @@ use vm_memory::VolatileSlice;
 /// Buffers for one call: `IOV_MAX`.
 const MAX_BUFFERS: usize = 1024;
 
+/// What Linux reads ahead at once, 128 KiB, in buffers of a page.
+const FEW_BUFFERS: usize = 32;
+
 /// Reads from `file` at `offset` straight into guest memory, until the buffers are full or the file
 /// ends. Returns how much was read, in bytes.
-pub(crate) fn read_at(
+pub(crate) fn read_at<'a>(
     file: BorrowedFd<'_>,
-    buffers: &[VolatileSlice<'_>],
+    buffers: impl Iterator<Item = VolatileSlice<'a>> + Clone,
     offset: u64,
 ) -> io::Result<usize> {
     let mut done = 0_usize;
     loop {
-        let mut guards = Vec::with_capacity(buffers.len().min(MAX_BUFFERS));
-        guards.extend(left_of(buffers, done).map(|slice| slice.ptr_guard_mut()));
-        if guards.is_empty() {
+        let mut left = left_of(buffers.clone(), done);
+        let Some(first) = left.next() else {
             return Ok(done);
-        }
-        let vectors: Vec<libc::iovec> = guards
-            .iter()
-            .map(|guard| libc::iovec {
-                iov_base: guard.as_ptr().cast(),
-                iov_len: guard.len(),
-            })
-            .collect();
+        };
         let at = offset.checked_add(done as u64);
         let at = at.and_then(|at| libc::off_t::try_from(at).ok());
         let at = at.ok_or(io::ErrorKind::InvalidInput)?;
-        let count = libc::c_int::try_from(vectors.len()).unwrap_or(libc::c_int::MAX);
-        // SAFETY: each vector is a slice of guest memory that `guards` keeps mapped until after
-        // the call; nothing in this process refers to those bytes by a reference.
-        let read = unsafe { libc::preadv(file.as_raw_fd(), vectors.as_ptr(), count, at) };
-        let asked: usize = vectors.iter().map(|vector| vector.iov_len).sum();
+        let (read, asked) = match left.next() {
+            None => read_one(file, &first, at),
+            Some(second) => read_several(file, [first, second].into_iter().chain(left), at),
+        };
         match usize::try_from(read) {
             Ok(0) => return Ok(done),
             Ok(read) => {
@@ -58,6 +52,42 @@ pub(crate) fn read_at(
     }
 }
 
+/// Reads into one buffer; returns what the call did, and how much was asked for.
+fn read_one(
+    file: BorrowedFd<'_>,
+    buffer: &VolatileSlice<'_>,
+    at: libc::off_t,
+) -> (libc::ssize_t, usize) {
+    let guard = buffer.ptr_guard_mut();
+    // SAFETY: `guard` keeps these bytes of guest memory mapped until after the call; nothing in this
+    // process refers to them by a reference.
+    let read = unsafe { libc::pread(file.as_raw_fd(), guard.as_ptr().cast(), guard.len(), at) };
+    (read, guard.len())
+}
+
+/// Reads into as many buffers as one call takes, as [`read_one`] does.
+fn read_several<'a>(
+    file: BorrowedFd<'_>,
+    buffers: impl Iterator<Item = VolatileSlice<'a>>,
+    at: libc::off_t,
+) -> (libc::ssize_t, usize) {
+    let mut guards = Vec::with_capacity(FEW_BUFFERS);
+    guards.extend(buffers.take(MAX_BUFFERS).map(|slice| slice.ptr_guard_mut()));
+    let vectors: Vec<libc::iovec> = guards
+        .iter()
+        .map(|guard| libc::iovec {
+            iov_base: guard.as_ptr().cast(),
+            iov_len: guard.len(),
+        })
+        .collect();
+    let asked: usize = vectors.iter().map(|vector| vector.iov_len).sum();
+    let count = libc::c_int::try_from(vectors.len()).unwrap_or(libc::c_int::MAX);
+    // SAFETY: each vector is a slice of guest memory that `guards` keeps mapped until after
+    // the call; nothing in this process refers to those bytes by a reference.
+    let read = unsafe { libc::preadv(file.as_raw_fd(), vectors.as_ptr(), count, at) };
+    (read, asked)
+}
+
 /// Whether a read that began at `offset` and came to `done` bytes has met the end of the file: storage
 /// that fails in the middle of a read does so between sectors. That saves asking once more for each
 /// small file.
@@ -66,20 +96,35 @@ fn ends_within_a_sector(offset: u64, done: usize) -> bool {
     !end.is_multiple_of(512)
 }
 
-/// What is left of `buffers` after `done` bytes, as much as one call takes.
+/// What is left of `buffers` after `done` bytes.
 fn left_of<'a>(
-    buffers: &[VolatileSlice<'a>],
+    buffers: impl Iterator<Item = VolatileSlice<'a>>,
     done: usize,
 ) -> impl Iterator<Item = VolatileSlice<'a>> {
     let mut skip = done;
-    buffers
-        .iter()
-        .filter_map(move |slice| {
-            let taken = skip.min(slice.len());
-            skip -= taken;
-            slice.offset(taken).ok().filter(|left| !left.is_empty())
-        })
-        .take(MAX_BUFFERS)
+    buffers.filter_map(move |slice| {
+        let taken = skip.min(slice.len());
+        skip -= taken;
+        slice.offset(taken).ok().filter(|left| !left.is_empty())
+    })
+}
+
+/// Has `epoll`, which waits for `event` already, tell of it only when something is added.
+///
+/// # Errors
+/// When it does not wait for it.
+pub(crate) fn wait_for_edges(epoll: RawFd, event: RawFd, data: u64) -> io::Result<()> {
+    let mut interest = libc::epoll_event {
+        events: (libc::EPOLLIN | libc::EPOLLET).cast_unsigned(),
+        u64: data,
+    };
+    // SAFETY: `interest` is one to read; the call asks about two numbers, whatever they are.
+    let changed = unsafe { libc::epoll_ctl(epoll, libc::EPOLL_CTL_MOD, event, &raw mut interest) };
+    if changed == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
 /// Closes every descriptor above standard error but `keep`.

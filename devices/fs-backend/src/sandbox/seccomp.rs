@@ -18,6 +18,7 @@ const ALLOWED: &[c_long] = &[
     libc::SYS_statx,
     libc::SYS_getdents64,
     libc::SYS_lseek,
+    libc::SYS_pread64,
     libc::SYS_preadv,
     libc::SYS_readlinkat,
     libc::SYS_fgetxattr,

@@ -205,6 +205,23 @@ impl Frontend {
         self.queues.get(queue).map_or(0, |queue| queue.kicks)
     }
 
+    /// Has the backend stop serving a queue, and begin again.
+    ///
+    /// # Errors
+    /// When it does not agree.
+    pub fn serve_anew(&mut self, queue: usize) -> Result<(), TestError> {
+        for enabled in [false, true] {
+            self.protocol.set_vring_enable(queue, enabled)?;
+        }
+        Ok(())
+    }
+
+    /// How many kicks of a queue nobody has read, and reads them.
+    pub fn unread_kicks(&self, queue: usize) -> u64 {
+        let queue = self.queues.get(queue);
+        queue.and_then(|queue| queue.kick.read().ok()).unwrap_or(0)
+    }
+
     /// Puts any bytes into a queue, with a buffer of `room` bytes behind, and waits until they are
     /// given back; returns what was written.
     ///

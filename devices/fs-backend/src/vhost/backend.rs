@@ -3,8 +3,9 @@
 use std::fs::File;
 use std::io;
 use std::num::NonZeroUsize;
+use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use vhost::vhost_user::Backend as Frontend;
@@ -12,7 +13,7 @@ use vhost::vhost_user::message::{
     VhostTransferStateDirection, VhostTransferStatePhase, VhostUserProtocolFeatures,
     VhostUserShMemConfig, VhostUserVirtioFeatures,
 };
-use vhost_user_backend::{VhostUserBackend, VringMutex, VringState, VringT as _};
+use vhost_user_backend::{VhostUserBackend, VringState, VringT as _};
 use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
 use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
 use virtio_queue::{QueueOwnedT as _, QueueT as _};
@@ -27,6 +28,7 @@ use super::mapper::{ToFrontend, WINDOW_REGIONS};
 use super::near::Near;
 use super::pace::Pace;
 use super::transfer::Transfer;
+use super::vring::Vring;
 use crate::server::Server;
 
 /// Longest queue, in descriptors.
@@ -34,6 +36,9 @@ pub const QUEUE_SIZE: usize = 1024;
 
 /// Request queues at most: the crate keeps the queues of a thread in 64 bits.
 const MAX_QUEUES: usize = 62;
+
+/// What each of the crate's threads knows its only queue by.
+const FIRST: u64 = 0;
 
 /// Pauses of the processor between two looks at a queue: the guest's processor writes there.
 const PAUSES: u32 = 16;
@@ -48,6 +53,8 @@ pub struct Backend {
     /// Set when the frontend is gone: nothing is served any more.
     over: AtomicBool,
     transfer: Transfer,
+    /// What the threads of the queues wait with, where they have been told of.
+    epolls: OnceLock<Vec<RawFd>>,
 }
 
 /// What is known of a queue.
@@ -95,7 +102,15 @@ impl Backend {
             busy: std::iter::repeat_with(progress).take(queues).collect(),
             over: AtomicBool::new(false),
             transfer: Transfer::default(),
+            epolls: OnceLock::new(),
         }
+    }
+
+    /// Has queues be waited for with what the threads of the crate have for that, without a read for each kick.
+    /// `epolls` are theirs, in the order of the queues.
+    pub fn wait_for_edges(&self, epolls: Vec<RawFd>) {
+        // Once is enough.
+        let _ = self.epolls.set(epolls);
     }
 
     /// Has every thread that serves a queue stop after the request at hand, however many more its
@@ -105,7 +120,7 @@ impl Backend {
     }
 
     /// Serves a queue until it is empty and the driver is going to kick again.
-    fn attend(&self, vring: &VringMutex, pace: &mut Pace) -> Result<(), QueueError> {
+    fn attend(&self, vring: &Vring, pace: &mut Pace) -> Result<(), QueueError> {
         while self.want_kicks(vring, false)?.is_some() {
             let began = pace.begin();
             if self.drain(vring)? == Drained::Requests
@@ -126,22 +141,24 @@ impl Backend {
     /// Asks the driver to kick for its next request, or not to. Returns whether one is there already; none
     /// for a queue that is not served, whose ring is not ours to write to: an event from before it was
     /// stopped may come after.
-    fn want_kicks(&self, vring: &VringMutex, wanted: bool) -> Result<Option<bool>, QueueError> {
+    fn want_kicks(&self, vring: &Vring, wanted: bool) -> Result<Option<bool>, QueueError> {
         let mut state = vring.get_mut();
         if !self.is_served(&state) {
             return Ok(None);
         }
-        let memory = self.memory.memory();
         let queue = state.get_queue_mut();
         if wanted {
-            return Ok(Some(queue.enable_notification(&*memory)?));
+            return Ok(Some(queue.enable_notification(&*self.memory.memory())?));
         }
-        queue.disable_notification(&*memory)?;
+        // With an event index a driver kicks once each time it is asked to.
+        if !queue.event_idx_enabled() {
+            queue.disable_notification(&*self.memory.memory())?;
+        }
         Ok(Some(false))
     }
 
     /// Serves what is in a queue.
-    fn drain(&self, vring: &VringMutex) -> Result<Drained, QueueError> {
+    fn drain(&self, vring: &Vring) -> Result<Drained, QueueError> {
         let mut drained = Drained::Nothing;
         loop {
             let memory = Near::new(self.memory.memory());
@@ -164,11 +181,7 @@ impl Backend {
     }
 
     /// The next request; none when the queue is empty, or the frontend has stopped it.
-    fn take<'a>(
-        &self,
-        vring: &VringMutex,
-        memory: &'a Near,
-    ) -> Result<Option<Chain<'a>>, QueueError> {
+    fn take<'a>(&self, vring: &Vring, memory: &'a Near) -> Result<Option<Chain<'a>>, QueueError> {
         let mut state = vring.get_mut();
         if !self.is_served(&state) {
             return Ok(None);
@@ -179,7 +192,7 @@ impl Backend {
 
     /// Looks at an empty queue until a request is there; returns whether one is. The queue is free
     /// for the frontend meanwhile, and whoever stops it does not have to wait.
-    pub(super) fn look(&self, vring: &VringMutex, until: Instant) -> Result<bool, QueueError> {
+    pub(super) fn look(&self, vring: &Vring, until: Instant) -> Result<bool, QueueError> {
         loop {
             {
                 let state = vring.get_ref();
@@ -218,7 +231,7 @@ pub(super) enum QueueError {
 
 impl VhostUserBackend for Backend {
     type Bitmap = ();
-    type Vring = VringMutex;
+    type Vring = Vring;
 
     fn num_queues(&self) -> usize {
         self.busy.len()
@@ -294,12 +307,16 @@ impl VhostUserBackend for Backend {
         &self,
         _event: u16,
         _events: EventSet,
-        vrings: &[VringMutex],
+        vrings: &[Vring],
         thread: usize,
     ) -> io::Result<()> {
         let (Some(vring), Some(busy)) = (vrings.first(), self.busy.get(thread)) else {
             return Ok(());
         };
+        // This thread waits with it, so it is open.
+        if let Some(&epoll) = self.epolls.get().and_then(|epolls| epolls.get(thread)) {
+            vring.wait_for_edges(epoll, FIRST);
+        }
         let mut progress = busy.lock().unwrap_or_else(PoisonError::into_inner);
         if progress.health == Health::Broken {
             return Ok(());

@@ -72,9 +72,8 @@ fn write(buffers: &[VolatileSlice<'_>], unique: u64, reply: &Reply) -> u32 {
         Reply::Error(error) => (error.raw_os_error(), 0),
         Reply::Body(body) => (0, put(buffers, OUT_HEADER_LEN, body)),
         Reply::Data { file, offset, len } => {
-            let mut to = Vec::with_capacity(buffers.len());
-            to.extend(part(buffers, OUT_HEADER_LEN, *len));
-            match sys::read_at(file.as_fd(), &to, *offset) {
+            let to = part(buffers, OUT_HEADER_LEN, *len);
+            match sys::read_at(file.as_fd(), to, *offset) {
                 Ok(len) => (0, len),
                 Err(error) => (error.raw_os_error().unwrap_or(libc::EIO), 0),
             }
@@ -107,7 +106,7 @@ fn part<'a>(
     buffers: &[VolatileSlice<'a>],
     offset: usize,
     len: usize,
-) -> impl Iterator<Item = VolatileSlice<'a>> {
+) -> impl Iterator<Item = VolatileSlice<'a>> + Clone {
     let (mut skip, mut left) = (offset, len);
     buffers.iter().filter_map(move |slice| {
         let begin = skip.min(slice.len());

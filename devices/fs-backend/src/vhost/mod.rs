@@ -11,6 +11,7 @@ mod pace;
 #[cfg(test)]
 mod tests;
 mod transfer;
+mod vring;
 
 pub use self::backend::{Backend, QUEUE_SIZE};
 pub use self::pace::Poll;

@@ -7,11 +7,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
-use vhost_user_backend::{VhostUserBackend as _, VringMutex, VringT as _};
+use vhost_user_backend::{VhostUserBackend as _, VringT as _};
 use vm_memory::{Bytes as _, GuestAddress, GuestMemoryAtomic, GuestMemoryMmap};
 use vmm_sys_util::epoll::EventSet;
 
 use super::pace::Pace;
+use super::vring::Vring;
 use super::{Backend, Poll};
 use crate::server::{Policy, Server};
 use crate::share::{Budget, Share, Tree};
@@ -81,7 +82,7 @@ proptest! {
 }
 
 /// A backend and a queue of it that a driver has set up.
-fn subject(place: &tempfile::TempDir) -> (Arc<Backend>, VringMutex, GuestMemoryMmap) {
+fn subject(place: &tempfile::TempDir) -> (Arc<Backend>, Vring, GuestMemoryMmap) {
     let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 0x10000)]).unwrap();
     let atomic = GuestMemoryAtomic::new(memory.clone());
     let tree = Tree::new(
@@ -91,7 +92,7 @@ fn subject(place: &tempfile::TempDir) -> (Arc<Backend>, VringMutex, GuestMemoryM
     .unwrap();
     let server = Arc::new(Server::new(tree, Policy::default()));
     let backend = Backend::new(server, NonZeroUsize::MIN, HOUR, atomic.clone());
-    let vring = VringMutex::new(atomic, 16).unwrap();
+    let vring = Vring::new(atomic, 16).unwrap();
     vring.set_queue_size(16);
     vring.set_queue_info(0, AVAIL, USED).unwrap();
     vring.set_queue_ready(true);
@@ -100,7 +101,7 @@ fn subject(place: &tempfile::TempDir) -> (Arc<Backend>, VringMutex, GuestMemoryM
 }
 
 /// Has a thread look at an empty queue for an hour while `stop` happens; what it saw.
-fn looked(stop: impl FnOnce(&Backend, &VringMutex, &GuestMemoryMmap)) -> bool {
+fn looked(stop: impl FnOnce(&Backend, &Vring, &GuestMemoryMmap)) -> bool {
     let place = tempfile::tempdir().unwrap();
     let (backend, vring, memory) = subject(&place);
     let looking = {
