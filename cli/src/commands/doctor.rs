@@ -1,7 +1,7 @@
 //! `doctor`: what this host lacks for running slots, and what to do about it.
 
 use std::error::Error;
-use std::fs::OpenOptions;
+use std::fs::{self, OpenOptions};
 use std::path::Path;
 
 use serde::Serialize;
@@ -14,9 +14,12 @@ use crate::exit::Exit;
 use crate::output::{Report, print, table};
 use crate::resolve::{Paths, Slot};
 
+/// Says who has huge pages in memory that processes share, the choice in brackets.
+const SHMEM_ENABLED: &str = "/sys/kernel/mm/transparent_hugepage/shmem_enabled";
+
 /// Prints what was found; the exit code says whether slots can run.
 pub(super) fn doctor(args: &Doctor, context: &Context) -> Result<Exit, CommandError> {
-    let mut checks = vec![kvm_check(), tun_check(), mkfs_check()];
+    let mut checks = vec![kvm_check(), tun_check(), mkfs_check(), huge_pages_check()];
     match context.config.host() {
         Ok(host) => checks.extend(directories(&Paths::of(&host))),
         Err(error) => checks.push(Check::failed("configuration", &error, Exit::Config)),
@@ -142,6 +145,28 @@ fn mkfs_check() -> Check {
     }
 }
 
+/// Whether guests with a share have huge pages: Linux's default is that they do not.
+fn huge_pages_check() -> Check {
+    let (what, path) = ("huge pages for shares", SHMEM_ENABLED);
+    let Ok(choices) = fs::read_to_string(path) else {
+        return Check::note(what, format!("{path} cannot be read"));
+    };
+    match chosen(&choices) {
+        Some(word @ ("always" | "within_size" | "advise" | "force")) => Check::good(what, word),
+        word => {
+            let word = word.unwrap_or("nothing");
+            let remedy = format!("guests with a share are slower, `echo advise > {path}`");
+            Check::note(what, format!("{word}: {remedy}"))
+        }
+    }
+}
+
+/// The word in brackets.
+fn chosen(choices: &str) -> Option<&str> {
+    let mut words = choices.split_whitespace();
+    words.find_map(|word| word.strip_prefix('[')?.strip_suffix(']'))
+}
+
 fn directories(paths: &Paths) -> [Check; 3] {
     [
         directory("state directory", &paths.state_dir, Absent::IsBad),
@@ -200,4 +225,19 @@ fn slot_checks(slot: &Slot) -> Vec<Check> {
         }
     });
     disks.chain(taps).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::chosen;
+
+    #[test]
+    fn choice_is_the_word_in_brackets() {
+        let choices = "always within_size [advise] never deny force\n";
+        assert_eq!(chosen(choices), Some("advise"));
+        assert_eq!(chosen("[never]"), Some("never"));
+        for none in ["", "always", "[", "[never"] {
+            assert_eq!(chosen(none), None, "{none}");
+        }
+    }
 }

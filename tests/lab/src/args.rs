@@ -94,6 +94,9 @@ pub enum Inside {
     Shares(SharesArgs),
 }
 
+/// What `systemd/tmpfiles.d/slotvmm-hugepages.conf` sets.
+pub const ADVISE: &str = "advise";
+
 /// What to measure.
 #[derive(Debug, Args)]
 pub struct MeasureCommand {
@@ -216,6 +219,10 @@ pub struct SharesCommand {
     /// Also with a line in the slot's file for the share, such as `quiet=poll = "off"`; may be given again.
     #[arg(long, value_name = "NAME=LINE")]
     pub with: Vec<String>,
+    /// Whether the host gives huge pages to guest RAM that backends map: what its
+    /// `transparent_hugepage/shmem_enabled` says, where it is emulated.
+    #[arg(long, default_value = ADVISE, value_name = "WORD")]
+    pub shmem: String,
     /// Another build of slotvmm to compare with, as NAME=PATH.
     #[arg(long, value_name = "NAME=PATH")]
     pub beside: Vec<String>,

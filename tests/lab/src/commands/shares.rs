@@ -7,7 +7,7 @@ use anyhow::Result;
 
 use super::place::{Clock, Place};
 use super::workspace;
-use crate::args::SharesCommand;
+use crate::args::{ADVISE, SharesCommand};
 use crate::emulator::Emulator;
 use crate::host::Limits;
 use crate::inside::Reading;
@@ -56,6 +56,7 @@ fn contenders(args: &SharesCommand) -> Vec<OsString> {
         ("--runs", args.runs.to_string()),
         ("--files", args.files.to_string()),
         ("--large", args.large.to_string()),
+        ("--shmem", args.shmem.clone()),
     ];
     let mut words: Vec<OsString> = Vec::new();
     let mut add = |option: &str, value: OsString| words.extend([option.into(), value]);
@@ -78,8 +79,12 @@ fn again(args: &SharesCommand) -> String {
     let window = args.dax.map(|mib| format!(" --dax {mib}"));
     let with = args.with.iter().map(|with| format!(" --with '{with}'"));
     let icount = if args.icount { " --icount" } else { "" };
+    let shmem = match args.shmem.as_str() {
+        ADVISE => String::new(),
+        other => format!(" --shmem {other}"),
+    };
     format!(
-        "cargo lab shares --runs {runs} --files {files} --large {large} --cpus {}{icount}{}{}",
+        "cargo lab shares --runs {runs} --files {files} --large {large} --cpus {}{icount}{}{}{shmem}",
         args.cpus,
         window.unwrap_or_default(),
         with.collect::<String>()

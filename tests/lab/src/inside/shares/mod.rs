@@ -22,6 +22,9 @@ use self::contender::{Place, Running};
 use self::footprint::Footprint;
 use crate::sys;
 
+/// Whether memory that processes share has huge pages.
+const SHMEM_ENABLED: &str = "/sys/kernel/mm/transparent_hugepage/shmem_enabled";
+
 /// What is measured.
 #[derive(Debug, Args)]
 pub struct SharesArgs {
@@ -43,6 +46,9 @@ pub struct SharesArgs {
     /// Size of the large file, in MiB.
     #[arg(long)]
     pub large: usize,
+    /// What the host's `transparent_hugepage/shmem_enabled` is set to.
+    #[arg(long)]
+    pub shmem: String,
     /// Size of a window, in MiB, for another guest of slotvmm's.
     #[arg(long)]
     pub dax: Option<u64>,
@@ -75,6 +81,9 @@ pub fn shares(args: &SharesArgs) -> Result<u8> {
     tree::plant(&shared, args.files, args.large)?;
     tree::add_programs(&shared, &args.probe)?;
     let place = Place::prepare(dir.path(), &shared, &args.kernel)?;
+    tree::read(&shared)?;
+    fs::write(SHMEM_ENABLED, &args.shmem)
+        .with_context(|| format!("Cannot write {} to {SHMEM_ENABLED}", args.shmem))?;
     let mut contenders = Contender::all(&args.program, args.dax, &args.with, &args.beside);
     for round in 1..=args.runs {
         for contender in &contenders {
@@ -83,7 +92,7 @@ pub fn shares(args: &SharesArgs) -> Result<u8> {
                 println!("{}", serde_json::to_string(&reading)?);
             }
         }
-        // The first guest of all finds the host's caches cold: another one begins the next round.
+        // Whoever comes after another finds the host otherwise: another one begins the next round.
         contenders.rotate_left(1);
     }
     Ok(0)

@@ -1,7 +1,7 @@
 //! What is shared: a tree of small files, a large file, and what the guest runs.
 
 use std::fs::{self, File};
-use std::io::Write as _;
+use std::io::{self, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -53,6 +53,23 @@ pub(super) fn plant(dir: &Path, files: usize, large: usize) -> Result<()> {
             .context("Cannot make the large file")?;
     }
     Ok(file.set_modified(registered())?)
+}
+
+/// Reads everything in `dir` twice. The host's kernel moves each page of a file to another list when that
+/// is read again: the first guest would pay for it.
+pub(super) fn read(dir: &Path) -> Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            read(&entry.path())?;
+            continue;
+        }
+        for _ in 0..2 {
+            let mut file = File::open(entry.path())?;
+            io::copy(&mut file, &mut io::sink()).context("Cannot read what is shared")?;
+        }
+    }
+    Ok(())
 }
 
 /// The time stamp of everything in a store.
