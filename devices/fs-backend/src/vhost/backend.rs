@@ -17,7 +17,7 @@ use vhost_user_backend::{VhostUserBackend, VringState, VringT as _};
 use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
 use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
 use virtio_queue::{QueueOwnedT as _, QueueT as _};
-use vm_memory::{GuestAddressSpace as _, GuestMemoryAtomic, GuestMemoryMmap};
+use vm_memory::{GuestAddress, GuestAddressSpace as _, GuestMemoryAtomic, GuestMemoryMmap};
 use vmm_sys_util::epoll::EventSet;
 use vmm_sys_util::event::{
     EventConsumer, EventFlag, EventNotifier, new_event_consumer_and_notifier,
@@ -41,7 +41,7 @@ const MAX_QUEUES: usize = 62;
 const FIRST: u64 = 0;
 
 /// Pauses of the processor between two looks at a queue: the guest's processor writes there.
-const PAUSES: u32 = 16;
+const PAUSES: u32 = 4;
 
 /// A device as the vhost-user protocol sees it.
 #[derive(Debug)]
@@ -62,6 +62,8 @@ pub struct Backend {
 struct Progress {
     health: Health,
     pace: Pace,
+    /// The request at hand. Kept for its capacity, little more than the longest body.
+    message: Vec<u8>,
 }
 
 /// Whether a queue's ring can be used.
@@ -94,6 +96,7 @@ impl Backend {
             Mutex::new(Progress {
                 health: Health::Sound,
                 pace: Pace::new(limit),
+                message: Vec::new(),
             })
         };
         Self {
@@ -120,12 +123,12 @@ impl Backend {
     }
 
     /// Serves a queue until it is empty and the driver is going to kick again.
-    fn attend(&self, vring: &Vring, pace: &mut Pace) -> Result<(), QueueError> {
+    fn attend(&self, vring: &Vring, progress: &mut Progress) -> Result<(), QueueError> {
         while self.want_kicks(vring, false)?.is_some() {
-            let began = pace.begin();
-            if self.drain(vring)? == Drained::Requests
+            let began = progress.pace.begin();
+            if self.drain(vring, &mut progress.message)? == Drained::Requests
                 && let Some(began) = began
-                && let Some(until) = pace.served(began, Instant::now())
+                && let Some(until) = progress.pace.served(began, Instant::now())
                 && self.look(vring, until)?
             {
                 continue;
@@ -158,14 +161,16 @@ impl Backend {
     }
 
     /// Serves what is in a queue.
-    fn drain(&self, vring: &Vring) -> Result<Drained, QueueError> {
+    fn drain(&self, vring: &Vring, message: &mut Vec<u8>) -> Result<Drained, QueueError> {
         let mut drained = Drained::Nothing;
         loop {
-            let memory = Near::new(self.memory.memory());
+            let memory = self.memory.memory();
+            let ring = GuestAddress(vring.get_ref().get_queue().avail_ring());
+            let memory = Near::new(&memory, ring);
             let Some(chain) = self.take(vring, &memory)? else {
                 return Ok(drained);
             };
-            let written = serve(&self.server, &chain).unwrap_or_else(|error| {
+            let written = serve(&self.server, &chain, message).unwrap_or_else(|error| {
                 // The chain goes back empty; the rest of the ring may be sound.
                 tracing::debug!(%error, "Chain is not usable");
                 0
@@ -173,10 +178,14 @@ impl Backend {
             let mut state = vring.get_mut();
             let queue = state.get_queue_mut();
             queue.add_used(&memory, chain.head_index(), written)?;
+            let was_last = queue.avail_idx(&memory, Ordering::Acquire)?.0 == queue.next_avail();
             if queue.needs_notification(&memory)? {
                 state.signal_used_queue().map_err(QueueError::Signal)?;
             }
             drained = Drained::Requests;
+            if was_last {
+                return Ok(drained);
+            }
         }
     }
 
@@ -321,7 +330,7 @@ impl VhostUserBackend for Backend {
         if progress.health == Health::Broken {
             return Ok(());
         }
-        if let Err(error) = self.attend(vring, &mut progress.pace) {
+        if let Err(error) = self.attend(vring, &mut progress) {
             // The driver's fault, or the frontend's: nothing here is worth ending for.
             tracing::warn!(queue = thread, %error, "Queue is not served any more");
             progress.health = Health::Broken;

@@ -11,26 +11,27 @@ use crate::abi::{IN_HEADER_LEN, OUT_HEADER_LEN, OutHeader};
 use crate::server::{MAX_BODY, Reply, Request, Server};
 use crate::sys;
 
-/// What most messages fit into, in bytes.
-const MESSAGE_BYTES: usize = 256;
-
 /// Buffers of what Linux reads ahead at once, 128 KiB, and of the reply's header; few replies have more.
 const BUFFERS: usize = 40;
 
 /// A chain as the queue gives it.
-pub(super) type Chain<'a> = DescriptorChain<&'a Near>;
+pub(super) type Chain<'a> = DescriptorChain<&'a Near<'a>>;
 
 /// Why a chain cannot be used: a descriptor points outside of memory.
 #[derive(Debug, thiserror::Error)]
 #[error("A descriptor does not lie in guest memory")]
 pub(super) struct ChainError(#[source] vm_memory::GuestMemoryError);
 
-/// Serves the request in `chain`; returns how many bytes were written.
+/// Serves the request in `chain`, which is copied to `message`; returns how many bytes were written.
 ///
 /// A chain without a request, or without room for a reply, is given back empty.
-pub(super) fn serve(server: &Server, chain: &Chain<'_>) -> Result<u32, ChainError> {
-    let (message, buffers) = split(chain)?;
-    let Some(request) = Request::parse(&message) else {
+pub(super) fn serve(
+    server: &Server,
+    chain: &Chain<'_>,
+    message: &mut Vec<u8>,
+) -> Result<u32, ChainError> {
+    let buffers = split(chain, message)?;
+    let Some(request) = Request::parse(message) else {
         return Ok(0);
     };
     let room: usize = buffers.iter().map(VolatileSlice::len).sum();
@@ -41,10 +42,13 @@ pub(super) fn serve(server: &Server, chain: &Chain<'_>) -> Result<u32, ChainErro
     Ok(write(&buffers, request.header.unique, &reply))
 }
 
-/// The request, as far as it is looked at, and room for its reply. Each descriptor is loaded once.
-fn split<'a>(chain: &'a Chain<'_>) -> Result<(Vec<u8>, Vec<VolatileSlice<'a>>), ChainError> {
+/// Copies the request, as far as it is looked at; returns room for its reply. Each descriptor is loaded once.
+fn split<'a>(
+    chain: &'a Chain<'_>,
+    message: &mut Vec<u8>,
+) -> Result<Vec<VolatileSlice<'a>>, ChainError> {
     let memory = chain.memory();
-    let mut message = Vec::with_capacity(MESSAGE_BYTES);
+    message.clear();
     let mut buffers = Vec::with_capacity(BUFFERS);
     for descriptor in chain.clone() {
         let len = descriptor.len() as usize;
@@ -62,7 +66,7 @@ fn split<'a>(chain: &'a Chain<'_>) -> Result<(Vec<u8>, Vec<VolatileSlice<'a>>), 
         let part = message.get_mut(begin..).unwrap_or_default();
         memory.read_slice(part, address).map_err(ChainError)?;
     }
-    Ok((message, buffers))
+    Ok(buffers)
 }
 
 /// Writes a reply to where there is room for at least its header; returns its length.

@@ -4,27 +4,41 @@ use std::iter::FusedIterator;
 
 use vm_memory::guest_memory::{GuestMemoryBackendSliceIterator, GuestMemorySliceIterator, Result};
 use vm_memory::{
-    GuestAddress, GuestMemory, GuestMemoryBackend, GuestMemoryLoadGuard, GuestMemoryMmap,
+    GuestAddress, GuestMemory, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion as _,
     Permissions, VolatileSlice,
 };
 
-/// Guest memory as it is now. A range within one region, as all but a few are, is found without the
-/// bookkeeping for those that are not: a request has about twenty.
+/// Guest memory. A range within the region that is near, as nearly all are, is found without looking
+/// for its region; one within another region, without the bookkeeping for those that are not: a request
+/// has about twenty.
 #[derive(Debug)]
-pub(super) struct Near(GuestMemoryLoadGuard<GuestMemoryMmap>);
+pub(super) struct Near<'m> {
+    memory: &'m GuestMemoryMmap,
+    region: Option<(GuestAddress, VolatileSlice<'m>)>,
+}
 
-impl Near {
-    pub(super) fn new(memory: GuestMemoryLoadGuard<GuestMemoryMmap>) -> Self {
-        Self(memory)
+impl<'m> Near<'m> {
+    /// All of `memory`. The region with `address` is near.
+    pub(super) fn new(memory: &'m GuestMemoryMmap, address: GuestAddress) -> Self {
+        let region = memory.find_region(address);
+        let region =
+            region.and_then(|region| Some((region.start_addr(), region.as_volatile_slice().ok()?)));
+        Self { memory, region }
+    }
+
+    fn slice(&self, address: GuestAddress, count: usize) -> Option<VolatileSlice<'m>> {
+        let (start, region) = self.region.as_ref()?;
+        let offset = address.0.checked_sub(start.0)?;
+        region.subslice(usize::try_from(offset).ok()?, count).ok()
     }
 }
 
-impl GuestMemory for Near {
+impl GuestMemory for Near<'_> {
     type PhysicalMemory = GuestMemoryMmap;
     type Bitmap = ();
 
     fn check_range(&self, addr: GuestAddress, count: usize, access: Permissions) -> bool {
-        GuestMemory::check_range(&*self.0, addr, count, access)
+        GuestMemory::check_range(self.memory, addr, count, access)
     }
 
     fn get_slices<'a>(
@@ -33,15 +47,17 @@ impl GuestMemory for Near {
         count: usize,
         _access: Permissions,
     ) -> Result<impl GuestMemorySliceIterator<'a, ()>> {
-        Ok(match self.0.get_slice(addr, count) {
-            Ok(slice) if count > 0 => Slices::One(Some(slice)),
+        let near = self.slice(addr, count);
+        let one = near.or_else(|| self.memory.get_slice(addr, count).ok());
+        Ok(match one {
+            Some(slice) if count > 0 => Slices::One(Some(slice)),
             // Several regions, a hole, or nothing.
-            _ => Slices::Several(GuestMemoryBackend::get_slices(&*self.0, addr, count)),
+            _ => Slices::Several(GuestMemoryBackend::get_slices(self.memory, addr, count)),
         })
     }
 
     fn physical_memory(&self) -> Option<&GuestMemoryMmap> {
-        Some(&self.0)
+        Some(self.memory)
     }
 }
 
@@ -108,10 +124,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn ranges_are_what_they_are_without_the_short_way(addr in 0_u64..0x6000, len in 0_usize..0x3000) {
+        fn ranges_are_what_they_are_without_the_short_way(
+            addr in 0_u64..0x6000,
+            len in 0_usize..0x3000,
+            around in 0_u64..0x6000,
+        ) {
             let atomic = filled();
-            let near = Near::new(atomic.memory());
             let (addr, far) = (GuestAddress(addr), &*atomic.memory());
+            let near = Near::new(far, GuestAddress(around));
             prop_assert_eq!(shape(&near, addr, len), shape(far, addr, len));
             let (mut quick, mut slow) = (vec![0; len], vec![0; len]);
             prop_assert_eq!(near.read(&mut quick, addr).ok(), far.read(&mut slow, addr).ok());
