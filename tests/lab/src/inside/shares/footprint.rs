@@ -22,12 +22,12 @@ impl Footprint {
         }
     }
 
-    /// Of `pid`'s children and theirs, with `pid` itself when `whole`.
+    /// Of `pid`'s children and theirs, with `pid` itself when `whole`; nothing when it has just ended.
     pub(super) fn of_children(pid: u32, whole: bool) -> Result<Self> {
         let mut sum = if whole { of(pid) } else { Self::default() };
-        let tasks = fs::read_dir(format!("/proc/{pid}/task"))?;
-        for task in tasks {
-            let children = fs::read_to_string(task?.path().join("children")).unwrap_or_default();
+        let tasks = fs::read_dir(format!("/proc/{pid}/task"));
+        for task in tasks.into_iter().flatten().flatten() {
+            let children = fs::read_to_string(task.path().join("children")).unwrap_or_default();
             for child in children.split_whitespace() {
                 let child = Self::of_children(child.parse()?, true)?;
                 sum.kib += child.kib;
