@@ -226,6 +226,9 @@ pub struct SharesCommand {
     /// Another build of slotvmm to compare with, as NAME=PATH.
     #[arg(long, value_name = "NAME=PATH")]
     pub beside: Vec<String>,
+    /// Also with other options for virtiofsd, such as `pool=--thread-pool-size=2`; may be given again.
+    #[arg(long, value_name = "NAME=OPTIONS")]
+    pub virtiofsd: Vec<String>,
 }
 
 /// What to check.

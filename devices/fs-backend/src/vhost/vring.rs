@@ -2,7 +2,8 @@
 //!
 //! A frontend counts kicks in an event. The crate `vhost-user-backend` waits as long as there is
 //! something to read in it, and reads it: a system call for each request. Who waits for the edge
-//! instead (`EPOLLET`) is told of each kick that is added, and need not read.
+//! instead (`EPOLLET`) is told of each kick that is added, and need not read
+//! ([decision 013](../../../../docs/decisions/013-a-kick-is-an-edge.md)).
 
 use std::fs::File;
 use std::io;

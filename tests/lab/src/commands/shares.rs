@@ -70,6 +70,9 @@ fn contenders(args: &SharesCommand) -> Vec<OsString> {
     for beside in &args.beside {
         add("--beside", beside.into());
     }
+    for virtiofsd in &args.virtiofsd {
+        add("--virtiofsd", virtiofsd.into());
+    }
     words
 }
 
@@ -77,7 +80,12 @@ fn contenders(args: &SharesCommand) -> Vec<OsString> {
 fn again(args: &SharesCommand) -> String {
     let (runs, files, large) = (args.runs, args.files, args.large);
     let window = args.dax.map(|mib| format!(" --dax {mib}"));
-    let with = args.with.iter().map(|with| format!(" --with '{with}'"));
+    let more = args.with.iter().map(|with| format!(" --with '{with}'"));
+    let more = more.chain(
+        args.virtiofsd
+            .iter()
+            .map(|options| format!(" --virtiofsd '{options}'")),
+    );
     let icount = if args.icount { " --icount" } else { "" };
     let shmem = match args.shmem.as_str() {
         ADVISE => String::new(),
@@ -87,7 +95,7 @@ fn again(args: &SharesCommand) -> String {
         "cargo lab shares --runs {runs} --files {files} --large {large} --cpus {}{icount}{}{}{shmem}",
         args.cpus,
         window.unwrap_or_default(),
-        with.collect::<String>()
+        more.collect::<String>()
     )
 }
 

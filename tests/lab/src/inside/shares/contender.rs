@@ -23,12 +23,15 @@ const SCRIPT: &str = "load virtio_pci; load virtiofs; mkdir -p /tmp; \
 /// Time for a backend to listen.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Lines for the share of another guest, as `NAME=LINES`.
+/// What another guest has, as `NAME=LINES`: for its share in a slot's file, or options of virtiofsd.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct With {
     name: String,
     lines: String,
 }
+
+/// What virtiofsd does best for a share that does not change.
+const BEST: &str = "--cache=always --sandbox=none";
 
 impl FromStr for With {
     type Err = String;
@@ -60,7 +63,10 @@ enum Kind {
         lines: String,
     },
     /// QEMU and virtiofsd, as the lab has them.
-    Virtiofsd,
+    Virtiofsd {
+        /// Options of virtiofsd, between spaces.
+        options: String,
+    },
 }
 
 impl FromStr for Contender {
@@ -117,12 +123,13 @@ pub(super) struct Running {
 
 impl Contender {
     /// Everyone: the build in `program`, the same with a window of `dax` MiB and with the lines of each
-    /// of `with`, others `beside` it, and the peer.
+    /// of `with`, others `beside` it, and the peer, also with the options of each of `virtiofsd`.
     pub(super) fn all(
         program: &Path,
         dax: Option<u64>,
         with: &[With],
         beside: &[Self],
+        virtiofsd: &[With],
     ) -> Vec<Self> {
         let ours = |name: &str, lines: &str| Self {
             name: name.to_owned(),
@@ -135,16 +142,22 @@ impl Contender {
         let with = with
             .iter()
             .map(|with| ours(&format!("slotvmm, {}", with.name), &with.lines));
-        let peer = Self {
-            name: "qemu+virtiofsd".to_owned(),
-            kind: Kind::Virtiofsd,
+        let peer = |name: &str, options: &str| Self {
+            name: name.to_owned(),
+            kind: Kind::Virtiofsd {
+                options: options.to_owned(),
+            },
         };
+        let peers = virtiofsd
+            .iter()
+            .map(|with| peer(&format!("qemu+virtiofsd, {}", with.name), &with.lines));
         [ours("slotvmm", "")]
             .into_iter()
             .chain(mapping)
             .chain(with)
             .chain(beside.to_vec())
-            .chain([peer])
+            .chain([peer("qemu+virtiofsd", BEST)])
+            .chain(peers)
             .collect()
     }
 
@@ -154,7 +167,7 @@ impl Contender {
 
     /// Whether the backend is no child of the monitor.
     pub(super) fn is_external(&self) -> bool {
-        self.kind == Kind::Virtiofsd
+        matches!(self.kind, Kind::Virtiofsd { .. })
     }
 
     /// What to start for a guest in `place`.
@@ -164,9 +177,9 @@ impl Contender {
                 monitor: slotvmm(program, place, (&self.name, lines))?,
                 backend: None,
             }),
-            Kind::Virtiofsd => {
+            Kind::Virtiofsd { options } => {
                 let socket = place.dir.join("socket");
-                let backend = virtiofsd(place, &socket)?;
+                let backend = virtiofsd(place, &socket, options)?;
                 Ok(Running {
                     monitor: qemu(place, &socket),
                     backend: Some(backend),
@@ -230,15 +243,16 @@ fn qemu(place: &Place, socket: &Path) -> Command {
     command
 }
 
-/// Starts it, for a share that does not change: what it does best.
-fn virtiofsd(place: &Place, socket: &Path) -> Result<Child> {
+/// Starts it.
+fn virtiofsd(place: &Place, socket: &Path, options: &str) -> Result<Child> {
     // One that ended leaves its socket.
     let _ = fs::remove_file(socket);
     let mut command = Command::new("virtiofsd");
     command
         .arg(format!("--shared-dir={}", place.shared.display()))
         .arg(format!("--socket-path={}", socket.display()))
-        .args(["--cache=always", "--sandbox=none", "--log-level=error"])
+        .args(options.split_whitespace())
+        .arg("--log-level=error")
         .stdin(Stdio::null())
         .stdout(Stdio::null());
     let mut child = sys::die_with_parent(&mut command)

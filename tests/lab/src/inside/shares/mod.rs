@@ -58,6 +58,9 @@ pub struct SharesArgs {
     /// Another build of slotvmm, as NAME=PATH.
     #[arg(long = "beside")]
     pub beside: Vec<Contender>,
+    /// Options for another virtiofsd, as NAME=OPTIONS.
+    #[arg(long = "virtiofsd")]
+    pub virtiofsd: Vec<With>,
 }
 
 /// One value, printed as a line of JSON.
@@ -83,7 +86,13 @@ pub fn shares(args: &SharesArgs) -> Result<u8> {
     let place = Place::prepare(dir.path(), &shared, &args.kernel)?;
     tree::read(&shared)?;
     choose_pages(&args.shmem)?;
-    let mut contenders = Contender::all(&args.program, args.dax, &args.with, &args.beside);
+    let mut contenders = Contender::all(
+        &args.program,
+        args.dax,
+        &args.with,
+        &args.beside,
+        &args.virtiofsd,
+    );
     for round in 1..=args.runs {
         for contender in &contenders {
             eprintln!("{round}/{}: {}", args.runs, contender.name());
