@@ -14,7 +14,7 @@ use std::time::Duration;
 use fs_backend::Spawned;
 use fs_backend::abi::entry::EntryOut;
 use fs_backend::abi::opcode::Opcode;
-use fs_backend::testing::{Frontend, Notification};
+use fs_backend::testing::{Frontend, Notification, Reads};
 
 const ROOT: u64 = 1;
 const EROFS: i32 = 30;
@@ -41,11 +41,12 @@ impl Share {
     }
 
     fn frontend(&self) -> Frontend {
-        self.frontend_with(Notification::Always)
+        self.frontend_with(Notification::Always, Reads::Wait)
     }
 
-    fn frontend_with(&self, notification: Notification) -> Frontend {
-        Frontend::with(self.backend.connection.try_clone().unwrap(), notification).unwrap()
+    fn frontend_with(&self, notification: Notification, reads: Reads) -> Frontend {
+        let connection = self.backend.connection.try_clone().unwrap();
+        Frontend::with(connection, notification, reads).unwrap()
     }
 
     /// Closes the connection and waits for the process; its exit code.
@@ -304,10 +305,15 @@ fn a_socket_is_made_in_place_of_an_old_one_and_of_nothing_else() {
 
 #[test]
 fn no_request_is_missed_by_a_backend_that_looks_for_them() {
-    for notification in [Notification::Flags, Notification::EventIndex] {
+    for (notification, reads) in [
+        (Notification::Flags, Reads::Wait),
+        (Notification::Flags, Reads::Return),
+        (Notification::EventIndex, Reads::Wait),
+        (Notification::EventIndex, Reads::Return),
+    ] {
         for poll in ["off", "auto", "10000"] {
             let share = Share::serve(&["--poll", poll]);
-            let mut frontend = share.frontend_with(notification);
+            let mut frontend = share.frontend_with(notification, reads);
             let file = lookup(&mut frontend, b"file\0").nodeid;
             // The next one comes at any time around the end of the last look.
             let mut pause = 1_u32;
@@ -329,23 +335,46 @@ fn no_request_is_missed_by_a_backend_that_looks_for_them() {
 }
 
 #[test]
-fn kicks_are_noticed_without_being_read() {
+fn kicks_are_noticed_whatever_kind_they_are_and_however_often_a_queue_is_stopped() {
     const REQUESTS: u64 = 100;
     let share = Share::serve(&["--poll", "off"]);
     let mut frontend = share.frontend();
     let file = lookup(&mut frontend, b"file\0").nodeid;
-    // Each time the queue is served anew, kicks are read until the backend waits for edges.
-    for round in 0..10 {
-        frontend.serve_anew(1).unwrap();
-        frontend.unread_kicks(1);
+    for round in 0..40 {
+        let reads = [Reads::Wait, Reads::Return][round / 2 % 2];
+        if round % 2 == 0 {
+            frontend.serve_anew(1, reads).unwrap();
+        } else {
+            frontend.enable(1, false).unwrap();
+            frontend.enable(1, true).unwrap();
+        }
         for _ in 0..REQUESTS {
             assert_eq!(read(&mut frontend, file), b"data of the file");
         }
-        let unread = frontend.unread_kicks(1);
-        assert!(unread > REQUESTS / 2, "round {round}: {unread} unread");
+        // Where a read waits, that is the backend's.
+        if reads == Reads::Return {
+            let unread = frontend.unread_kicks(1);
+            assert!(unread >= REQUESTS, "round {round}: {unread} unread");
+        }
     }
     drop(frontend);
     assert_eq!(share.end(), Some(0));
+}
+
+#[test]
+fn backend_that_waits_for_kicks_ends_with_its_frontend() {
+    for reads in [Reads::Wait, Reads::Return] {
+        for paused in [false, true] {
+            let share = Share::serve(&["--poll", "off"]);
+            let mut frontend = share.frontend_with(Notification::Flags, reads);
+            lookup(&mut frontend, b"file\0");
+            if paused {
+                frontend.enable(1, false).unwrap();
+            }
+            drop(frontend);
+            assert_eq!(share.end(), Some(0), "{reads:?}, paused: {paused}");
+        }
+    }
 }
 
 /// How often each thread of a process was given a processor; none while one of them has it.
@@ -354,8 +383,9 @@ fn turns(pid: &str) -> Option<Vec<String>> {
     threads
         .map(|thread| {
             let thread = thread.unwrap().path();
-            let schedule = fs::read_to_string(thread.join("schedstat")).unwrap();
+            // In this order: one that sleeps now has its final figures.
             let stat = fs::read_to_string(thread.join("stat")).unwrap();
+            let schedule = fs::read_to_string(thread.join("schedstat")).unwrap();
             stat.contains(") S ").then_some(schedule)
         })
         .collect()

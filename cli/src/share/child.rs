@@ -82,6 +82,10 @@ impl Connect for Children {
             started.map_err(|_| io::Error::other("the thread that starts it panicked"))?;
         started.map_err(io::Error::other)
     }
+
+    fn reads_wait(&self) -> bool {
+        true
+    }
 }
 
 fn start(served: Served, journal: File) -> io::Result<Starting> {

@@ -83,6 +83,10 @@ impl Connect for Starter {
         });
         Ok(backend.connection)
     }
+
+    fn reads_wait(&self) -> bool {
+        true
+    }
 }
 
 /// The share that a [`Machine`] has.

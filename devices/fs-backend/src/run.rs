@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::num::NonZeroUsize;
-use std::os::fd::{AsFd as _, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::os::unix::fs::FileTypeExt as _;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
@@ -122,20 +122,27 @@ pub fn run(options: Options) -> Result<(), RunError> {
     let backend = Arc::new(backend);
     let mut daemon = VhostUserDaemon::new("vhost-user".to_owned(), Arc::clone(&backend), memory)
         .map_err(RunError::Daemon)?;
-    let epolls = daemon.get_epoll_handlers();
-    backend.wait_for_edges(epolls.iter().map(AsRawFd::as_raw_fd).collect());
-    drop(epolls);
+    // Its threads are waited for when it is dropped, which this is before.
+    let ending = Ending(&backend);
     daemon.start(&mut listener).map_err(RunError::Daemon)?;
     // Nobody else is served: a second frontend shall not wait in vain.
     drop(listener);
     let ended = daemon.wait();
-    // A guest that nobody watches any more may still ask.
-    backend.end();
+    drop(ending);
     match ended {
         Err(DaemonError::HandleRequest(
             ProtocolError::Disconnected | ProtocolError::PartialMessage,
         )) => Ok(()),
         ended => ended.map_err(RunError::Daemon),
+    }
+}
+
+/// Ends the service of queues: a guest that nobody watches any more may still ask.
+struct Ending<'a>(&'a Backend);
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        self.0.end();
     }
 }
 

@@ -59,10 +59,12 @@ fn read_one(
     at: libc::off_t,
 ) -> (libc::ssize_t, usize) {
     let guard = buffer.ptr_guard_mut();
+    let (file, to, len) = (file.as_raw_fd(), guard.as_ptr(), guard.len());
+    // Called without the C library's preparations for a thread that is cancelled: nobody does that.
     // SAFETY: `guard` keeps these bytes of guest memory mapped until after the call; nothing in this
     // process refers to them by a reference.
-    let read = unsafe { libc::pread(file.as_raw_fd(), guard.as_ptr().cast(), guard.len(), at) };
-    (read, guard.len())
+    let read = unsafe { libc::syscall(libc::SYS_pread64, file, to, len, at) };
+    (libc::ssize_t::try_from(read).unwrap_or(-1), len)
 }
 
 /// Reads into as many buffers as one call takes, as [`read_one`] does.
@@ -107,24 +109,6 @@ fn left_of<'a>(
         skip -= taken;
         slice.offset(taken).ok().filter(|left| !left.is_empty())
     })
-}
-
-/// Has `epoll`, which waits for `event` already, tell of it only when something is added.
-///
-/// # Errors
-/// When it does not wait for it.
-pub(crate) fn wait_for_edges(epoll: RawFd, event: RawFd, data: u64) -> io::Result<()> {
-    let mut interest = libc::epoll_event {
-        events: (libc::EPOLLIN | libc::EPOLLET).cast_unsigned(),
-        u64: data,
-    };
-    // SAFETY: `interest` is one to read; the call asks about two numbers, whatever they are.
-    let changed = unsafe { libc::epoll_ctl(epoll, libc::EPOLL_CTL_MOD, event, &raw mut interest) };
-    if changed == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
 }
 
 /// Closes every descriptor above standard error but `keep`.

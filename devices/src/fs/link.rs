@@ -89,6 +89,11 @@ impl Link {
         &self.id
     }
 
+    /// Whether backends wait for kicks by reading them.
+    pub(super) fn reads_wait(&self) -> bool {
+        self.connect.reads_wait()
+    }
+
     /// The window, unless there is none or the backend does not use it.
     pub(super) fn window(&self) -> Option<&Arc<Window>> {
         let maps = self.connection.as_ref().is_some_and(Connection::maps);

@@ -25,6 +25,7 @@
 mod config;
 mod device;
 mod link;
+mod queues;
 mod refuse;
 mod state;
 mod watch;

@@ -9,6 +9,7 @@ use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use super::link::Link;
+use super::queues::Queues;
 use super::refuse::refuse_all;
 use crate::device::{Activation, ActiveQueue, Memory};
 use crate::interrupt::Interrupt;
@@ -46,7 +47,7 @@ pub(super) struct Watch {
     memory: Memory,
     features: u64,
     interrupt: Arc<dyn Interrupt>,
-    queues: Vec<ActiveQueue>,
+    queues: Queues,
     /// Interrupts the driver; the backend has it as well.
     call: EventFd,
     /// Fires when the backend finds a ring broken.
@@ -69,7 +70,7 @@ impl Watch {
                 memory: run.memory,
                 features: run.features,
                 interrupt: run.interrupt,
-                queues: run.queues,
+                queues: Queues::new(run.queues),
                 call,
                 error,
                 watched,
@@ -81,7 +82,7 @@ impl Watch {
 
     /// The way to the backend, and the queues where they were left.
     pub(super) fn into_parts(self) -> (Link, Vec<ActiveQueue>) {
-        (self.link, self.queues)
+        (self.link, self.queues.into_inner())
     }
 
     /// Lets a backend serve the queues, or answers in its place.
@@ -95,7 +96,7 @@ impl Watch {
             }
         }
         // Kicks that a backend took and did not serve are lost, those before it started included.
-        for active in &self.queues {
+        for active in &*self.queues {
             // The write only fails when the counter is full, and then the kick is there already.
             let _ = active.kick.write(1);
         }
@@ -106,10 +107,14 @@ impl Watch {
             call: &self.call,
             error: &self.error,
         };
+        self.queues.take_back();
         // Nothing is lost: every queue is kicked once the backend serves it. Some complain about
         // kicks that come before they are ready.
-        for active in &self.queues {
+        for active in &*self.queues {
             let _ = active.kick.read();
+        }
+        if self.link.reads_wait() {
+            self.queues.lend();
         }
         let connection = self.link.connection()?;
         connection.start(&self.memory, self.features, &self.queues, &lines)?;
@@ -131,12 +136,13 @@ impl Watch {
 
     fn refuse_from_now_on(&mut self) {
         self.mode = Mode::Refusing;
+        self.queues.take_back();
         self.interrupt.needs_reset();
         tracing::warn!(
             device = %self.link.id(),
             "nobody serves this share until its driver resets it: every request fails"
         );
-        for (place, active) in (0..).zip(&self.queues) {
+        for (place, active) in (0..).zip(&*self.queues) {
             let kick = active.kick.as_raw_fd();
             if let Err(error) = watch(&self.watched, kick, EventSet::IN, FIRST_KICK + place) {
                 tracing::error!(%error, "a queue of the share is answered by nobody");

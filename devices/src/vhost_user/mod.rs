@@ -21,6 +21,7 @@ use std::io;
 use std::os::unix::net::UnixStream;
 
 pub use connection::{Connection, Lines};
+pub(crate) use sys::borrow;
 pub use transfer::TransferLimits;
 
 /// Leads to a backend.
@@ -31,6 +32,12 @@ pub trait Connect: fmt::Debug + Send {
     /// # Errors
     /// When there is no backend to be had.
     fn connect(&mut self) -> io::Result<UnixStream>;
+
+    /// Whether its backends are to wait for a kick by reading it. The kicks of others are read without
+    /// waiting, as is usual.
+    fn reads_wait(&self) -> bool {
+        false
+    }
 }
 
 /// Memory of the device that its driver reads, and in which its backend has files mapped.

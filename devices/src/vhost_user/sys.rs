@@ -7,13 +7,17 @@
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
+/// What `lent` holds open.
+pub(crate) fn borrow(lent: &dyn AsRawFd) -> BorrowedFd<'_> {
+    // SAFETY: `lent` owns the descriptor and is borrowed for as long, so that it is not closed
+    // meanwhile.
+    unsafe { BorrowedFd::borrow_raw(lent.as_raw_fd()) }
+}
+
 /// Another descriptor of what `lent` holds open.
 ///
 /// # Errors
 /// When the process has too many.
 pub(super) fn duplicate(lent: &dyn AsRawFd) -> io::Result<OwnedFd> {
-    // SAFETY: `lent` owns the descriptor and is borrowed for longer than this call, so that it is
-    // not closed meanwhile.
-    let borrowed = unsafe { BorrowedFd::borrow_raw(lent.as_raw_fd()) };
-    borrowed.try_clone_to_owned()
+    borrow(lent).try_clone_to_owned()
 }

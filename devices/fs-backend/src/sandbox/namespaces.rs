@@ -117,7 +117,10 @@ fn make_root(source: &Path) -> Result<(), SandboxError> {
         | MountFlags::NODEV
         | MountFlags::NOEXEC
         | keep;
-    mount_remount(".", flags, c"").map_err(on("make the share read-only"))?;
+    // Without times of access, a read looks for none. A user namespace may not change that.
+    mount_remount(".", flags | MountFlags::NOATIME, c"")
+        .or_else(|_| mount_remount(".", flags, c""))
+        .map_err(on("make the share read-only"))?;
     // The old root is put on top of the new one, and taken away.
     pivot_root(".", ".").map_err(on("make the share the root"))?;
     unmount(".", UnmountFlags::DETACH).map_err(on("leave the old root"))?;

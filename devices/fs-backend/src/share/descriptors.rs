@@ -15,9 +15,9 @@ use crate::inode::NodeId;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Budget(NonZeroUsize);
 
-/// Descriptors that are needed for everything else: sockets, events of the queues, the regions of
+/// Descriptors that are needed for everything else: sockets, what 17 queues are waited for with, the regions of
 /// a memory table on their way to being mapped, requests that are being served.
-const RESERVED: u64 = 160;
+const RESERVED: u64 = 224;
 
 /// More are not worth their memory in the kernel.
 const MOST: usize = 8192;

@@ -77,6 +77,15 @@ pub enum Notification {
     EventIndex,
 }
 
+/// What becomes of a thread that reads the event of a kick when there was none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reads {
+    /// It waits: the event of slotvmm's own frontend.
+    Wait,
+    /// It is told so: the event of others.
+    Return,
+}
+
 /// A frontend, and the driver of its guest.
 pub struct Frontend {
     /// The protocol, for what is not done here.
@@ -87,19 +96,23 @@ pub struct Frontend {
 }
 
 impl Frontend {
-    /// Sets up a backend with a high-priority queue and one for requests.
+    /// Sets up a backend with a high-priority queue and one for requests, as slotvmm does.
     ///
     /// # Errors
     /// When it does not agree, or the host refuses.
     pub fn new(connection: UnixStream) -> Result<Self, TestError> {
-        Self::with(connection, Notification::Always)
+        Self::with(connection, Notification::Always, Reads::Wait)
     }
 
-    /// As [`Self::new`], with a driver that kicks no more often than it has to.
+    /// As [`Self::new`], with a driver and kicks of another kind.
     ///
     /// # Errors
     /// As [`Self::new`].
-    pub fn with(connection: UnixStream, notification: Notification) -> Result<Self, TestError> {
+    pub fn with(
+        connection: UnixStream,
+        notification: Notification,
+        reads: Reads,
+    ) -> Result<Self, TestError> {
         let mut protocol = Protocol::from_stream(connection, 2);
         protocol.set_owner()?;
         let mut features = protocol.get_features()?;
@@ -126,16 +139,16 @@ impl Frontend {
             .collect::<Result<_, _>>()?;
         frontend.protocol.set_mem_table(&regions)?;
         for index in 0..2 {
-            frontend.add_queue(index)?;
+            frontend.add_queue(index, reads)?;
         }
         Ok(frontend)
     }
 
-    fn add_queue(&mut self, index: usize) -> Result<(), TestError> {
+    fn add_queue(&mut self, index: usize, reads: Reads) -> Result<(), TestError> {
         let base = QUEUE * index as u64;
         let queue = Queue {
             base,
-            kick: EventFd::new(EFD_NONBLOCK)?,
+            kick: kick(reads)?,
             call: EventFd::new(EFD_NONBLOCK)?,
             next: 0,
             kicks: 0,
@@ -205,18 +218,30 @@ impl Frontend {
         self.queues.get(queue).map_or(0, |queue| queue.kicks)
     }
 
-    /// Has the backend stop serving a queue, and begin again.
+    /// Has the backend serve a queue, or not.
     ///
     /// # Errors
     /// When it does not agree.
-    pub fn serve_anew(&mut self, queue: usize) -> Result<(), TestError> {
-        for enabled in [false, true] {
-            self.protocol.set_vring_enable(queue, enabled)?;
-        }
-        Ok(())
+    pub fn enable(&mut self, queue: usize, enabled: bool) -> Result<(), TestError> {
+        Ok(self.protocol.set_vring_enable(queue, enabled)?)
     }
 
-    /// How many kicks of a queue nobody has read, and reads them.
+    /// Has the backend stop serving a queue, and begin again with another event for its kicks.
+    ///
+    /// # Errors
+    /// When it does not agree.
+    pub fn serve_anew(&mut self, index: usize, reads: Reads) -> Result<(), TestError> {
+        let base = self.protocol.get_vring_base(index)?;
+        let queue = self.queues.get_mut(index).ok_or(TestError::Silent)?;
+        queue.kick = kick(reads)?;
+        let base = u16::try_from(base).map_err(|_| TestError::Malformed("no position"))?;
+        self.protocol.set_vring_base(index, base)?;
+        self.protocol.set_vring_call(index, &queue.call)?;
+        self.protocol.set_vring_kick(index, &queue.kick)?;
+        self.enable(index, true)
+    }
+
+    /// How many kicks of a queue nobody has read, and reads them. Waits for one where reads wait.
     pub fn unread_kicks(&self, queue: usize) -> u64 {
         let queue = self.queues.get(queue);
         queue.and_then(|queue| queue.kick.read().ok()).unwrap_or(0)
@@ -297,6 +322,13 @@ fn memory() -> Result<GuestMemoryMmap, TestError> {
     let file = FileOffset::new(file.into(), 0);
     GuestMemoryMmap::from_ranges_with_files([(GuestAddress(0), MEMORY, Some(file))])
         .map_err(|error| TestError::Host(io::Error::other(error)))
+}
+
+fn kick(reads: Reads) -> io::Result<EventFd> {
+    EventFd::new(match reads {
+        Reads::Wait => 0,
+        Reads::Return => EFD_NONBLOCK,
+    })
 }
 
 /// Waits for an event, longer than a backend that is alive takes on any machine.

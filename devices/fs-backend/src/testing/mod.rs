@@ -3,4 +3,4 @@
 mod frontend;
 pub mod fuzz;
 
-pub use self::frontend::{Frontend, Notification, TestError};
+pub use self::frontend::{Frontend, Notification, Reads, TestError};

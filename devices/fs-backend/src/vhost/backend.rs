@@ -3,9 +3,8 @@
 use std::fs::File;
 use std::io;
 use std::num::NonZeroUsize;
-use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use vhost::vhost_user::Backend as Frontend;
@@ -17,13 +16,16 @@ use vhost_user_backend::{VhostUserBackend, VringState, VringT as _};
 use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
 use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
 use virtio_queue::{QueueOwnedT as _, QueueT as _};
-use vm_memory::{GuestAddress, GuestAddressSpace as _, GuestMemoryAtomic, GuestMemoryMmap};
+use vm_memory::{
+    GuestAddress, GuestAddressSpace as _, GuestMemory, GuestMemoryAtomic, GuestMemoryMmap,
+};
 use vmm_sys_util::epoll::EventSet;
 use vmm_sys_util::event::{
     EventConsumer, EventFlag, EventNotifier, new_event_consumer_and_notifier,
 };
 
-use super::chain::{Chain, serve};
+use super::chain::serve;
+use super::kicks::Waiter;
 use super::mapper::{ToFrontend, WINDOW_REGIONS};
 use super::near::Near;
 use super::pace::Pace;
@@ -36,9 +38,6 @@ pub const QUEUE_SIZE: usize = 1024;
 
 /// Request queues at most: the crate keeps the queues of a thread in 64 bits.
 const MAX_QUEUES: usize = 62;
-
-/// What each of the crate's threads knows its only queue by.
-const FIRST: u64 = 0;
 
 /// Pauses of the processor between two looks at a queue: the guest's processor writes there.
 const PAUSES: u32 = 4;
@@ -53,8 +52,6 @@ pub struct Backend {
     /// Set when the frontend is gone: nothing is served any more.
     over: AtomicBool,
     transfer: Transfer,
-    /// What the threads of the queues wait with, where they have been told of.
-    epolls: OnceLock<Vec<RawFd>>,
 }
 
 /// What is known of a queue.
@@ -64,6 +61,8 @@ struct Progress {
     pace: Pace,
     /// The request at hand. Kept for its capacity, little more than the longest body.
     message: Vec<u8>,
+    /// What the queue's thread waits with by itself, since it was last called.
+    waiter: Option<Waiter>,
 }
 
 /// Whether a queue's ring can be used.
@@ -74,11 +73,15 @@ enum Health {
     Broken,
 }
 
-/// What was in a queue.
+/// How a queue was left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Drained {
-    Nothing,
-    Requests,
+enum Left {
+    /// Empty, as it was.
+    Idle,
+    /// Empty, after requests were served.
+    Served,
+    /// Empty, and the driver kicks for the next request; or the queue is not to be served.
+    Done,
 }
 
 impl Backend {
@@ -97,6 +100,7 @@ impl Backend {
                 health: Health::Sound,
                 pace: Pace::new(limit),
                 message: Vec::new(),
+                waiter: None,
             })
         };
         Self {
@@ -105,71 +109,79 @@ impl Backend {
             busy: std::iter::repeat_with(progress).take(queues).collect(),
             over: AtomicBool::new(false),
             transfer: Transfer::default(),
-            epolls: OnceLock::new(),
         }
     }
 
-    /// Has queues be waited for with what the threads of the crate have for that, without a read for each kick.
-    /// `epolls` are theirs, in the order of the queues.
-    pub fn wait_for_edges(&self, epolls: Vec<RawFd>) {
-        // Once is enough.
-        let _ = self.epolls.set(epolls);
-    }
-
     /// Has every thread that serves a queue stop after the request at hand, however many more its
-    /// driver makes.
+    /// driver makes. Waits for that request.
     pub fn end(&self) {
         self.over.store(true, Ordering::Relaxed);
+        for busy in &self.busy {
+            let progress = lock(busy);
+            if let Some(waiter) = &progress.waiter {
+                waiter.call_back();
+            }
+        }
+    }
+
+    /// Serves what is in a queue, unless it is broken.
+    fn serve(&self, vring: &Vring, queue: usize, busy: &Mutex<Progress>) {
+        let mut progress = lock(busy);
+        if progress.health == Health::Broken {
+            return;
+        }
+        if let Err(error) = self.attend(vring, &mut progress) {
+            // The driver's fault, or the frontend's: nothing here is worth ending for.
+            tracing::warn!(queue, %error, "Queue is not served any more");
+            progress.health = Health::Broken;
+        }
     }
 
     /// Serves a queue until it is empty and the driver is going to kick again.
     fn attend(&self, vring: &Vring, progress: &mut Progress) -> Result<(), QueueError> {
-        while self.want_kicks(vring, false)?.is_some() {
+        loop {
             let began = progress.pace.begin();
-            if self.drain(vring, &mut progress.message)? == Drained::Requests
+            let left = self.drain(vring, &mut progress.message, began.is_some())?;
+            if left == Left::Done {
+                return Ok(());
+            }
+            if left == Left::Served
                 && let Some(began) = began
                 && let Some(until) = progress.pace.served(began, Instant::now())
                 && self.look(vring, until)?
             {
                 continue;
             }
+            let memory = self.memory.memory();
             // Whatever came since the last look is seen here, or kicks.
-            if self.want_kicks(vring, true)? != Some(true) {
-                break;
+            if !self.want_kicks(&mut vring.get_mut(), &*memory)? {
+                return Ok(());
             }
         }
-        Ok(())
     }
 
-    /// Asks the driver to kick for its next request, or not to. Returns whether one is there already; none
-    /// for a queue that is not served, whose ring is not ours to write to: an event from before it was
-    /// stopped may come after.
-    fn want_kicks(&self, vring: &Vring, wanted: bool) -> Result<Option<bool>, QueueError> {
-        let mut state = vring.get_mut();
-        if !self.is_served(&state) {
-            return Ok(None);
-        }
-        let queue = state.get_queue_mut();
-        if wanted {
-            return Ok(Some(queue.enable_notification(&*self.memory.memory())?));
-        }
-        // With an event index a driver kicks once each time it is asked to.
-        if !queue.event_idx_enabled() {
-            queue.disable_notification(&*self.memory.memory())?;
-        }
-        Ok(Some(false))
-    }
-
-    /// Serves what is in a queue.
-    fn drain(&self, vring: &Vring, message: &mut Vec<u8>) -> Result<Drained, QueueError> {
-        let mut drained = Drained::Nothing;
+    /// Serves what is in a queue. One that is not looked at afterwards is left such that the driver kicks:
+    /// that takes less at once.
+    fn drain(&self, vring: &Vring, message: &mut Vec<u8>, looks: bool) -> Result<Left, QueueError> {
+        let mut left = Left::Idle;
         loop {
             let memory = self.memory.memory();
-            let ring = GuestAddress(vring.get_ref().get_queue().avail_ring());
-            let memory = Near::new(&memory, ring);
-            let Some(chain) = self.take(vring, &memory)? else {
-                return Ok(drained);
+            let mut state = vring.get_mut();
+            // An event from before it was stopped may come after: its ring is not ours to write to.
+            if !self.is_served(&state) {
+                return Ok(Left::Done);
+            }
+            let queue = state.get_queue_mut();
+            let memory = Near::new(&memory, GuestAddress(queue.avail_ring()));
+            // With an event index a driver kicks once each time it is asked to.
+            if left == Left::Idle && !queue.event_idx_enabled() {
+                queue.disable_notification(&memory)?;
+            }
+            let Some(chain) = queue.iter(&memory)?.next() else {
+                return Ok(left);
             };
+            // It is free for the frontend while the request is served.
+            drop(state);
             let written = serve(&self.server, &chain, message).unwrap_or_else(|error| {
                 // The chain goes back empty; the rest of the ring may be sound.
                 tracing::debug!(%error, "Chain is not usable");
@@ -178,25 +190,31 @@ impl Backend {
             let mut state = vring.get_mut();
             let queue = state.get_queue_mut();
             queue.add_used(&memory, chain.head_index(), written)?;
-            let was_last = queue.avail_idx(&memory, Ordering::Acquire)?.0 == queue.next_avail();
+            let more = queue.avail_idx(&memory, Ordering::Acquire)?.0 != queue.next_avail();
             if queue.needs_notification(&memory)? {
                 state.signal_used_queue().map_err(QueueError::Signal)?;
             }
-            drained = Drained::Requests;
-            if was_last {
-                return Ok(drained);
+            left = Left::Served;
+            if more {
+                continue;
             }
+            if looks {
+                return Ok(left);
+            }
+            if !self.want_kicks(&mut state, &memory)? {
+                return Ok(Left::Done);
+            }
+            left = Left::Idle;
         }
     }
 
-    /// The next request; none when the queue is empty, or the frontend has stopped it.
-    fn take<'a>(&self, vring: &Vring, memory: &'a Near) -> Result<Option<Chain<'a>>, QueueError> {
-        let mut state = vring.get_mut();
-        if !self.is_served(&state) {
-            return Ok(None);
-        }
-        let mut chains = state.get_queue_mut().iter(memory)?;
-        Ok(chains.next())
+    /// Asks the driver to kick for its next request. Returns whether there is one to be served already.
+    fn want_kicks(
+        &self,
+        state: &mut VringState,
+        memory: &impl GuestMemory,
+    ) -> Result<bool, QueueError> {
+        Ok(self.is_served(state) && state.get_queue_mut().enable_notification(memory)?)
     }
 
     /// Looks at an empty queue until a request is there; returns whether one is. The queue is free
@@ -227,6 +245,10 @@ impl Backend {
         let over = self.over.load(Ordering::Relaxed);
         !over && state.is_enabled() && state.get_queue().ready()
     }
+}
+
+fn lock(busy: &Mutex<Progress>) -> MutexGuard<'_, Progress> {
+    busy.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Why a queue cannot be served any more.
@@ -306,7 +328,7 @@ impl VhostUserBackend for Backend {
     fn stop_vring(&self, queue: u32) -> io::Result<()> {
         // The queue is not ready any more: whoever serves it stops after the request at hand.
         if let Some(busy) = self.busy.get(queue as usize) {
-            let mut progress = busy.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut progress = lock(busy);
             progress.health = Health::Sound;
         }
         Ok(())
@@ -322,20 +344,16 @@ impl VhostUserBackend for Backend {
         let (Some(vring), Some(busy)) = (vrings.first(), self.busy.get(thread)) else {
             return Ok(());
         };
-        // This thread waits with it, so it is open.
-        if let Some(&epoll) = self.epolls.get().and_then(|epolls| epolls.get(thread)) {
-            vring.wait_for_edges(epoll, FIRST);
+        let waiter = vring.waiter();
+        lock(busy).waiter.clone_from(&waiter);
+        loop {
+            self.serve(vring, thread, busy);
+            // Who ends this calls back before the queue is looked at, or after.
+            let over = self.over.load(Ordering::Relaxed);
+            if over || !waiter.as_ref().is_some_and(Waiter::wait) {
+                return Ok(());
+            }
         }
-        let mut progress = busy.lock().unwrap_or_else(PoisonError::into_inner);
-        if progress.health == Health::Broken {
-            return Ok(());
-        }
-        if let Err(error) = self.attend(vring, &mut progress) {
-            // The driver's fault, or the frontend's: nothing here is worth ending for.
-            tracing::warn!(queue = thread, %error, "Queue is not served any more");
-            progress.health = Health::Broken;
-        }
-        Ok(())
     }
 
     fn set_device_state_fd(

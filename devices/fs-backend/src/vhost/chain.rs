@@ -2,6 +2,7 @@
 
 use std::os::fd::AsFd as _;
 
+use smallvec::SmallVec;
 use virtio_queue::DescriptorChain;
 use vm_memory::{Bytes as _, GuestMemory as _, Permissions, VolatileSlice};
 use zerocopy::IntoBytes as _;
@@ -13,6 +14,9 @@ use crate::sys;
 
 /// Buffers of what Linux reads ahead at once, 128 KiB, and of the reply's header; few replies have more.
 const BUFFERS: usize = 40;
+
+/// Room for a reply.
+type Buffers<'a> = SmallVec<[VolatileSlice<'a>; BUFFERS]>;
 
 /// A chain as the queue gives it.
 pub(super) type Chain<'a> = DescriptorChain<&'a Near<'a>>;
@@ -30,7 +34,8 @@ pub(super) fn serve(
     chain: &Chain<'_>,
     message: &mut Vec<u8>,
 ) -> Result<u32, ChainError> {
-    let buffers = split(chain, message)?;
+    let mut buffers = Buffers::new();
+    split(chain, message, &mut buffers)?;
     let Some(request) = Request::parse(message) else {
         return Ok(0);
     };
@@ -46,10 +51,10 @@ pub(super) fn serve(
 fn split<'a>(
     chain: &'a Chain<'_>,
     message: &mut Vec<u8>,
-) -> Result<Vec<VolatileSlice<'a>>, ChainError> {
+    buffers: &mut Buffers<'a>,
+) -> Result<(), ChainError> {
     let memory = chain.memory();
     message.clear();
-    let mut buffers = Vec::with_capacity(BUFFERS);
     for descriptor in chain.clone() {
         let len = descriptor.len() as usize;
         let address = descriptor.addr();
@@ -66,7 +71,7 @@ fn split<'a>(
         let part = message.get_mut(begin..).unwrap_or_default();
         memory.read_slice(part, address).map_err(ChainError)?;
     }
-    Ok(buffers)
+    Ok(())
 }
 
 /// Writes a reply to where there is room for at least its header; returns its length.

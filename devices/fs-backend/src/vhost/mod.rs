@@ -5,6 +5,7 @@
 
 mod backend;
 mod chain;
+mod kicks;
 mod mapper;
 mod near;
 mod pace;

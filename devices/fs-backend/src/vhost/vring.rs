@@ -1,21 +1,14 @@
-//! A queue whose kicks are noticed without being read.
-//!
-//! A frontend counts kicks in an event. The crate `vhost-user-backend` waits as long as there is
-//! something to read in it, and reads it: a system call for each request. Who waits for the edge
-//! instead (`EPOLLET`) is told of each kick that is added, and need not read
-//! ([decision 013](../../../../docs/decisions/013-a-kick-is-an-edge.md)).
+//! A queue whose thread waits for its kicks by itself, and is called back for what the frontend changes.
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd as _, RawFd};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use vhost_user_backend::{VringMutex, VringStateGuard, VringStateMutGuard, VringT};
 use virtio_queue::Error;
 use vm_memory::{GuestMemoryAtomic, GuestMemoryMmap};
 
-use crate::sys;
+use super::kicks::{Kicks, Waiter};
 
 type Memory = GuestMemoryAtomic<GuestMemoryMmap>;
 
@@ -23,32 +16,25 @@ type Memory = GuestMemoryAtomic<GuestMemoryMmap>;
 #[derive(Clone)]
 pub struct Vring {
     state: VringMutex,
-    /// Whether the thread may wait for something to read: it does from each time the queue begins to be
-    /// served until [`wait_for_edges`](Self::wait_for_edges).
-    read: Arc<AtomicBool>,
+    kicks: Arc<Mutex<Option<Arc<Kicks>>>>,
 }
 
 impl Vring {
-    /// Has `epoll`, with which the queue's thread waits, tell of kicks that are added, and of no others.
-    /// `data` is what the crate's thread knows the queue by.
-    ///
-    /// To be called by that thread for each kick. Does nothing where that is so already.
-    pub(super) fn wait_for_edges(&self, epoll: RawFd, data: u64) {
-        // Whoever begins to serve the queue meanwhile says so again.
-        if !self.read.swap(false, Ordering::AcqRel) {
-            return;
-        }
-        let state = self.state.get_ref();
-        let kick = state.get_kick().as_ref();
-        let changed = kick.map(|kick| sys::wait_for_edges(epoll, kick.as_raw_fd(), data));
-        // One that is being stopped, or about to be served, is not waited for.
-        if !matches!(changed, Some(Ok(()))) {
-            self.read.store(true, Ordering::Release);
+    /// What its thread may wait with by itself; nothing for a queue that has no kicks, or kicks of
+    /// another kind than events.
+    pub(super) fn waiter(&self) -> Option<Waiter> {
+        self.kicks().as_ref().map(Kicks::waiter)
+    }
+
+    /// Has its thread wait for everything that may happen, with the crate.
+    fn call_back(&self) {
+        if let Some(kicks) = &*self.kicks() {
+            kicks.call_back();
         }
     }
 
-    fn begins(&self) {
-        self.read.store(true, Ordering::Release);
+    fn kicks(&self) -> MutexGuard<'_, Option<Arc<Kicks>>> {
+        self.kicks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -64,32 +50,47 @@ impl VringT<Memory> for Vring {
     fn new(memory: Memory, max_queue_size: u16) -> Result<Self, Error> {
         Ok(Self {
             state: VringMutex::new(memory, max_queue_size)?,
-            read: Arc::new(AtomicBool::new(true)),
+            kicks: Arc::default(),
         })
     }
 
     fn read_kick(&self) -> io::Result<bool> {
-        if self.read.load(Ordering::Acquire) {
-            return self.state.read_kick();
+        let kicks = self.kicks();
+        let heard = self.state.read_kick();
+        if kicks.is_some() {
+            // The bell may be another one than the one that was heard, and silent.
+            return Ok(self.state.get_ref().is_enabled());
         }
-        Ok(self.state.get_ref().is_enabled())
+        heard
     }
 
-    // What follows may have the crate wait for the queue anew, right after.
+    // After each of these the crate may have something to tell the thread.
 
     fn set_enabled(&self, enabled: bool) {
-        self.begins();
         self.state.set_enabled(enabled);
+        self.call_back();
     }
 
     fn set_queue_ready(&self, ready: bool) {
-        self.begins();
         self.state.set_queue_ready(ready);
+        self.call_back();
     }
 
     fn set_kick(&self, file: Option<File>) {
-        self.begins();
-        self.state.set_kick(file);
+        let (kicks, heard) = match file.as_ref().map(Kicks::of) {
+            Some(Ok((kicks, bell))) => (Some(Arc::new(kicks)), Some(bell)),
+            Some(Err(error)) => {
+                tracing::debug!(%error, "Kicks of a queue are no event");
+                (None, file)
+            }
+            None => (None, None),
+        };
+        // Held until the end: nobody becomes a waiter for the old ones after that.
+        let mut current = self.kicks();
+        self.state.set_kick(heard);
+        if let Some(before) = std::mem::replace(&mut *current, kicks) {
+            before.call_back();
+        }
     }
 
     fn get_ref(&self) -> <Self as VringStateGuard<'_, Memory>>::G {
