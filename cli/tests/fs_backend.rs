@@ -234,7 +234,11 @@ fn a_user_without_privileges_shares_a_store_of_root() {
         return;
     }
     let program = place.path().join("slotvmm");
-    fs::copy(env!("CARGO_BIN_EXE_slotvmm"), &program).unwrap();
+    // By another process: a child that is being forked here would hold a copy that we write open, and
+    // nobody could execute that.
+    let ours = env!("CARGO_BIN_EXE_slotvmm");
+    let copied = Command::new("cp").arg(ours).arg(&program).status().unwrap();
+    assert!(copied.success());
     let everyone = std::os::unix::fs::PermissionsExt::from_mode(0o755);
     fs::set_permissions(place.path(), everyone).unwrap();
     let source = directory.path().to_str().unwrap();
